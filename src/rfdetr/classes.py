@@ -1,0 +1,60 @@
+"""The class table: which dataset category stands behind which logit."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Rows (dataset category id, name, index of the logit), in the order of the logits.
+
+    Predictions and evaluation speak of logit indices ("class ids"); the table gives names and the dataset's own ids.
+    Tables built from a dataset have class ids 0..n-1. COCO's published weights use the COCO id as class id.
+    """
+
+    category_ids: tuple[int, ...]
+    names: tuple[str, ...]
+    class_ids: tuple[int, ...]
+
+    @classmethod
+    def from_categories(cls, categories: Iterable[tuple[int, str]]) -> Self:
+        """Contiguous class ids for (category id, name) pairs, sorted by category id."""
+        rows = sorted(categories)
+        return cls(tuple(i for i, _ in rows), tuple(name for _, name in rows), tuple(range(len(rows))))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Self:
+        return cls(tuple(table["category_ids"]), tuple(table["names"]), tuple(table["class_ids"]))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        return {
+            "category_ids": list(self.category_ids),
+            "names": list(self.names),
+            "class_ids": list(self.class_ids),
+        }
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        """What ModelConfig.num_classes must be at least: the largest class id plus one."""
+        return max(self.class_ids, default=-1) + 1
+
+    @property
+    def class_id_of(self) -> dict[int, int]:
+        """Dataset category id -> class id."""
+        return dict(zip(self.category_ids, self.class_ids, strict=True))
+
+    @property
+    def category_id_of(self) -> dict[int, int]:
+        """Class id -> dataset category id."""
+        return dict(zip(self.class_ids, self.category_ids, strict=True))
+
+    @property
+    def name_of(self) -> dict[int, str]:
+        """Class id -> name."""
+        return dict(zip(self.class_ids, self.names, strict=True))

@@ -1,0 +1,126 @@
+"""ModelConfig: everything that decides tensor shapes. ModelSettings: what a user may change of a size."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
+from typing_extensions import Self
+
+from rfdetr.config.base import Config
+
+PROJECTOR_SCALES = {"P3": 2.0, "P4": 1.0, "P5": 0.5}
+
+
+class ModelConfig(Config):
+    """The architecture of one detector; saved with its weights."""
+
+    size: str
+    """Name of the published size this model is, or is derived from."""
+    resolution: PositiveInt
+    """Side of the square input in pixels; a multiple of patch_size x num_windows."""
+    patch_size: PositiveInt = 16
+    """Side of a ViT patch in pixels."""
+    num_windows: PositiveInt = 2
+    """Attention windows per axis in the windowed ViT blocks."""
+    positional_encoding_size: PositiveInt
+    """Side of the stored grid of position embeddings, in patches."""
+    encoder_width: PositiveInt = 384
+    """Channels of the ViT: 384 is DINOv2 small, 768 is base."""
+    encoder_depth: PositiveInt = 12
+    """Blocks of the ViT."""
+    encoder_heads: PositiveInt = 6
+    """Attention heads of the ViT."""
+    out_feature_indexes: tuple[NonNegativeInt, ...] = (3, 6, 9, 12)
+    """ViT stages that feed the projector (stage k is the output of k blocks), and the blocks with full attention."""
+    projector_scale: tuple[Literal["P3", "P4", "P5"], ...] = ("P4",)
+    """Pyramid levels: P4 is the stride of the patches, P3 half of it, P5 twice."""
+    hidden_dim: PositiveInt = 256
+    """Channels of projector, decoder and heads."""
+    dec_layers: PositiveInt = 3
+    """Decoder layers."""
+    sa_nheads: PositiveInt = 8
+    """Heads of the decoder's self-attention."""
+    ca_nheads: PositiveInt = 16
+    """Heads of the decoder's deformable attention."""
+    dec_n_points: PositiveInt = 2
+    """Sampling points per head and level of the deformable attention."""
+    num_queries: PositiveInt = 300
+    """Object queries per group: the most objects one image can have."""
+    num_select: PositiveInt = 300
+    """Detections kept per image, best first."""
+    group_detr: PositiveInt = 13
+    """Query groups in training (Group DETR, arXiv:2207.13085); prediction uses the first."""
+    num_classes: PositiveInt = 90
+    """Classes the head distinguishes; it has one more logit, which is never a target."""
+
+    @property
+    def block_size(self) -> int:
+        """Height and width of every input are multiples of this."""
+        return self.patch_size * self.num_windows
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_resolution(self.resolution, self.block_size)
+        for heads, width in (("encoder_heads", "encoder_width"), ("sa_nheads", "hidden_dim"), ("ca_nheads", "hidden_dim")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(f"{heads}={getattr(self, heads)} must divide {width}={getattr(self, width)}")
+        if max(self.out_feature_indexes) > self.encoder_depth:
+            raise ValueError(f"out_feature_indexes {self.out_feature_indexes} exceed encoder_depth={self.encoder_depth}")
+        return self
+
+
+def check_resolution(resolution: int, block_size: int) -> None:
+    """Raises:
+    ValueError: names the nearest resolutions that the model can take.
+    """
+    if resolution % block_size:
+        below = resolution // block_size * block_size
+        nearest = " or ".join(str(size) for size in (below, below + block_size) if size)
+        raise ValueError(
+            f"resolution={resolution} is not a multiple of patch_size x num_windows = {block_size}; nearest: {nearest}"
+        )
+
+
+class ModelSettings(Config):
+    """What may be changed of a published size. None keeps the size's own value."""
+
+    num_classes: PositiveInt | None = None
+    """Number of classes. None: 90 (COCO), or what the checkpoint or the training data has."""
+    resolution: PositiveInt | None = None
+    """Side of the square input in pixels; a multiple of patch_size x num_windows (32 for Nano to Large)."""
+    num_queries: PositiveInt | None = None
+    """Object queries per group: the most objects one image can have."""
+    num_select: PositiveInt | None = None
+    """Detections kept per image, best first."""
+    group_detr: PositiveInt | None = None
+    """Query groups in training; fewer train faster per step and need more steps."""
+    dec_layers: PositiveInt | None = None
+    """Decoder layers."""
+    positional_encoding_size: PositiveInt | None = None
+    """Side of the stored grid of position embeddings. None: follows the resolution where the size does."""
+    pretrain_weights: str | Path | None = "published"
+    """Weights to start from: `published` (COCO weights of this size), a file, or `none` for random values."""
+    device: str | None = None
+    """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is."""
+    gradient_checkpointing: bool = False
+    """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
+    init_seed: NonNegativeInt = 0
+    """Seed of the values that no checkpoint gives: all of them from scratch, else new class heads."""
+
+    @field_validator("pretrain_weights", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f"must be 'cpu', 'cuda', 'cuda:<index>' or 'mps', got {value!r}")
+        return value
+
+    def architecture(self) -> dict[str, int]:
+        """The changes to a size's ModelConfig."""
+        names = set(ModelConfig.model_fields) & set(type(self).model_fields)
+        return {name: value for name in sorted(names) if (value := getattr(self, name)) is not None}

@@ -1,0 +1,35 @@
+"""Which device, and which number format it is fast at."""
+
+import torch
+
+from rfdetr.config.runs import Precision
+from rfdetr.errors import ConfigError
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The named device, or the best there is.
+
+    Raises:
+        ConfigError: the named device is not on this machine.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r} asked for, but torch sees no CUDA device here. Use device='cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device: {name!r} asked for, but there are only {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device: 'mps' asked for, but this machine has none. Use device='cpu'")
+    return device
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The dtype of mixed precision on a device, or None for float32 throughout."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+        return torch.float16 if device.type == "mps" else None
+    return {"32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

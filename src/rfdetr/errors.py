@@ -1,0 +1,28 @@
+"""Everything a caller may want to catch.
+
+RFDETRError
++-- ConfigError    a setting is unknown, out of range, or contradicts another
++-- DatasetError   the dataset cannot be trained on
++-- ImageError     an image cannot be read
++-- WeightsError   a checkpoint is missing, damaged, or made for another architecture
+"""
+
+
+class RFDETRError(Exception):
+    """The base of every error this library raises for a mistake of its caller."""
+
+
+class ConfigError(RFDETRError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class DatasetError(RFDETRError):
+    """The dataset cannot be trained on or evaluated."""
+
+
+class ImageError(RFDETRError):
+    """An image cannot be read."""
+
+
+class WeightsError(RFDETRError):
+    """A checkpoint is missing, damaged, or made for another architecture."""

@@ -1,0 +1,74 @@
+"""RF-DETR (arXiv:2511.09554): backbone -> levels -> two-stage selection -> decoder -> heads."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rfdetr.boxes import apply_deltas
+from rfdetr.config.model import ModelConfig
+from rfdetr.models.backbone import Backbone
+from rfdetr.models.initialization import initialize
+from rfdetr.models.memory import Memory
+from rfdetr.models.mlp import MLP
+from rfdetr.models.transformer import Transformer
+from rfdetr.types import LayerOutputs, RawOutputs
+
+
+class Detector(nn.Module):
+    """The network. In training mode it predicts with all query groups, otherwise with the first.
+
+    Args:
+        config: the architecture.
+        seed: of the initial values; they do not touch torch's global random state.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        rows = config.group_detr * config.num_queries
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.transformer = Transformer(config)
+            self.class_embed = nn.Linear(config.hidden_dim, config.num_classes + 1)
+            self.bbox_embed = MLP(config.hidden_dim, config.hidden_dim, config.hidden_dim, 4)
+            self.refpoint_embed = nn.Embedding(rows, 4)
+            self.query_feat = nn.Embedding(rows, config.hidden_dim)
+            self.backbone = Backbone(config)
+            initialize(self)
+        self._freeze_unused()
+
+    def _freeze_unused(self) -> None:
+        """No result depends on these, so they get no gradient (which distributed training would wait for)."""
+        vit = self.backbone.vit
+        vit.embeddings.mask_token.requires_grad_(False)
+        vit.blocks[max(vit.feature_stages) :].requires_grad_(False)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 height width"],
+        padding_mask: Bool[Tensor, "B height width"] | None = None,
+    ) -> RawOutputs:
+        """Predictions for normalised images whose height and width are multiples of `config.block_size`.
+
+        `padding_mask` is True on padding (bottom and right). Q is min(num_queries, tokens), times the groups in
+        training mode; queries of a group are consecutive.
+
+        Raises:
+            ValueError: an image size that the windows do not divide.
+        """
+        height, width = images.shape[-2:]
+        if height % self.config.block_size or width % self.config.block_size:
+            raise ValueError(f"image size {height}x{width} is not a multiple of {self.config.block_size} in both axes")
+        memory = Memory.from_levels(self.backbone(images), padding_mask)
+        groups = self.config.group_detr if self.training else 1
+        hs, reference, enc_outputs = self.transformer(
+            memory, self.query_feat.weight, self.refpoint_embed.weight, groups
+        )
+        *aux_outputs, last = [self._predict(states, reference) for states in hs]
+        return {**last, "aux_outputs": aux_outputs, "enc_outputs": enc_outputs}
+
+    def _predict(self, states: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q 4"]) -> LayerOutputs:
+        return {
+            "pred_logits": self.class_embed(states),
+            "pred_boxes": apply_deltas(self.bbox_embed(states).float(), reference),
+        }

@@ -1,0 +1,52 @@
+"""The feature levels as one sequence of tokens, with what is known about their padding."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Tokens of all levels, level by level and row by row. The mask is True on padding; None means no padding."""
+
+    tokens: Float[Tensor, "B S D"]
+    spatial_shapes: list[tuple[int, int]]  # (height, width) per level
+    level_masks: list[Bool[Tensor, "B h w"]] | None
+
+    @classmethod
+    def from_levels(
+        cls, levels: list[Float[Tensor, "B D ..."]], padding_mask: Bool[Tensor, "B height width"] | None
+    ) -> Self:
+        shapes = [(level.shape[2], level.shape[3]) for level in levels]
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        masks = None
+        if padding_mask is not None:
+            pixels = padding_mask.unsqueeze(1).float()
+            masks = [F.interpolate(pixels, size=shape).squeeze(1).bool() for shape in shapes]
+        return cls(tokens, shapes, masks)
+
+    def valid_sizes(self, level: int) -> Float[Tensor, "B_or_1 2"]:
+        """(width, height) of the unpadded part of a level, in cells."""
+        height, width = self.spatial_shapes[level]
+        if self.level_masks is None:
+            return torch.tensor([[width, height]], dtype=torch.float32, device=self.tokens.device)
+        inside = ~self.level_masks[level]
+        return torch.stack([inside[:, 0].sum(dim=-1), inside[:, :, 0].sum(dim=-1)], dim=-1).float()
+
+    def scale_boxes(self, boxes: Float[Tensor, "B Q 4"], level: int) -> Float[Tensor, "B Q 4"]:
+        """Boxes relative to the unpadded image -> relative to the whole level."""
+        if self.level_masks is None:
+            return boxes
+        height, width = self.spatial_shapes[level]
+        ratios = self.valid_sizes(level) / torch.tensor([width, height], device=boxes.device)
+        return boxes * torch.cat([ratios, ratios], dim=-1).unsqueeze(1)
+
+    def zero_padding(self, tokens: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        if self.level_masks is None:
+            return tokens
+        mask = torch.cat([level.flatten(1) for level in self.level_masks], dim=1)
+        return tokens.masked_fill(mask.unsqueeze(-1), 0.0)

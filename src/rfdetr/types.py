@@ -1,0 +1,69 @@
+"""What flows between the layers.
+
+Axes, here and in all signatures: B images, Q queries, C classes (logits), T objects of one image, M matched pairs,
+D width, L levels, H heads, P sampled points, S tokens, N anything else.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
+
+
+class Target(TypedDict):
+    """Ground truth of one image."""
+
+    boxes: Float[Tensor, "T 4"]  # cxcywh in [0, 1]
+    labels: Int[Tensor, "T"]  # class ids
+    orig_size: Int[Tensor, "2"]  # (height, width) of the image file
+    image_id: int
+
+
+class LayerOutputs(TypedDict):
+    """Raw predictions of one decoder layer, or of the encoder. Boxes are cxcywh, about [0, 1] but not clamped."""
+
+    pred_logits: Float[Tensor, "B Q C"]
+    pred_boxes: Float[Tensor, "B Q 4"]
+
+
+class RawOutputs(LayerOutputs):
+    """Raw predictions of the last decoder layer, of the earlier ones (in order) and of the encoder."""
+
+    aux_outputs: NotRequired[list[LayerOutputs]]
+    enc_outputs: NotRequired[LayerOutputs]
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Normalised images and their ground truth; one micro-batch. True in the mask is padding, None means no padding."""
+
+    images: Float[Tensor, "B 3 height width"]
+    targets: list[Target]
+    padding_mask: Bool[Tensor, "B height width"] | None = None
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "ImageBatch":
+        """The batch on a device; sizes and ids stay on the host, where they are needed."""
+
+        def move(target: Target) -> Target:
+            boxes = target["boxes"].to(device, non_blocking=non_blocking)
+            labels = target["labels"].to(device, non_blocking=non_blocking)
+            return {**target, "boxes": boxes, "labels": labels}
+
+        mask = None if self.padding_mask is None else self.padding_mask.to(device, non_blocking=non_blocking)
+        images = self.images.to(device, non_blocking=non_blocking)
+        return ImageBatch(images, [move(target) for target in self.targets], mask)
+
+    def pin_memory(self) -> "ImageBatch":
+        """The images in page-locked memory (called by torch's DataLoader)."""
+        return ImageBatch(self.images.pin_memory(), self.targets, self.padding_mask)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Detections of one image, best first."""
+
+    boxes: Float[Tensor, "N 4"]  # xyxy in pixels of the original image
+    scores: Float[Tensor, "N"]
+    labels: Int[Tensor, "N"]  # class ids

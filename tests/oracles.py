@@ -1,0 +1,104 @@
+"""The numeric oracles: weights that depend only on key name and shape, inputs by seed, and the recorded outputs."""
+
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rfdetr.config.presets import preset
+from rfdetr.models.detector import Detector
+from rfdetr.types import Target
+from rfdetr.weights.names import from_published, to_published
+
+COMPACT = Path(__file__).parent / "data"
+"""A few of the oracles, so that the suite is whole without the folder ../shared."""
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "spec"
+
+
+def oracle_file(name: str) -> Path:
+    """A file of the oracles, from ../shared where it is there, else from the compact set."""
+    shared = SHARED / name
+    return shared if shared.exists() else COMPACT / name
+
+
+def read_json(name: str) -> Any:
+    return json.loads(oracle_file(name).read_text())
+
+
+def read_tensors(name: str) -> dict[str, Tensor]:
+    return load_file(oracle_file(name))
+
+
+def weight(key: str, shape: list[int]) -> Tensor:
+    """The value of one published key."""
+    scale, offset = _scale_and_offset(key, shape)
+    values = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
+    return torch.from_numpy(values * np.float32(scale) + np.float32(offset))
+
+
+def _scale_and_offset(key: str, shape: list[int]) -> tuple[float, float]:
+    fan = math.prod(shape[1:])
+    rules: list[tuple[bool, float, float]] = [
+        (key.endswith("lambda1"), 0.1, 0.5),
+        (key.endswith("position_embeddings"), 0.2, 0),
+        (key.endswith(("cls_token", "register_tokens")), 0.5, 0),
+        (key.endswith("mask_token"), 0.02, 0),
+        (key.endswith("refpoint_embed.weight"), 0.1, 0),
+        (key.endswith("query_feat.weight"), 1.0, 0),
+        ("class_embed" in key and key.endswith("bias"), 0.5, -4),
+        (key.endswith("sampling_offsets.bias"), 1.0, 0),
+        (key.endswith("bias"), 0.02, 0),
+        (len(shape) == 1, 0.1, 1),
+        (key.endswith("sampling_offsets.weight"), 0.5 / math.sqrt(fan), 0),
+        ("bbox_embed" in key and "layers.2.weight" in key, 0.3 / math.sqrt(fan), 0),
+        (key.endswith("query_features_proj.weight"), 0.2 / math.sqrt(fan), 0),
+    ]
+    return next(((scale, offset) for fits, scale, offset in rules if fits), (1 / math.sqrt(fan), 0))
+
+
+def oracle_detector(size: str) -> Detector:
+    """The detector of a published size with the oracle weights."""
+    detector = Detector(preset(size))
+    keys = {key: list(tensor.shape) for key, tensor in to_published(detector.state_dict()).items()}
+    detector.load_state_dict(from_published({key: weight(key, shape) for key, shape in keys.items()}))
+    return detector
+
+
+def image(seed: int, height: int, width: int) -> Tensor:
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal((3, height, width)).astype(np.float32))
+
+
+def batch(meta: dict[str, Any], case: str) -> tuple[Tensor, Tensor | None]:
+    """Images of a case and their padding mask; None where all have the same size."""
+    images = [image(seed, *size) for seed, size in zip(meta[case]["image_seeds"], meta[case]["sizes"], strict=True)]
+    if "padded_hw" not in meta[case]:
+        return torch.stack(images), None
+    height, width = meta[case]["padded_hw"]
+    padded = torch.zeros(len(images), 3, height, width)
+    mask = torch.ones(len(images), height, width, dtype=torch.bool)
+    for index, each in enumerate(images):
+        padded[index, :, : each.shape[1], : each.shape[2]] = each
+        mask[index, : each.shape[1], : each.shape[2]] = False
+    return padded, mask
+
+
+def targets(seed: int, counts: list[int]) -> list[Target]:
+    random = np.random.RandomState(seed)
+    found: list[Target] = []
+    for index, count in enumerate(counts):
+        center, size = random.uniform(0.2, 0.8, (count, 2)), random.uniform(0.1, 0.4, (count, 2))
+        labels = torch.from_numpy(random.randint(1, 91, (count,)).astype(np.int64))
+        boxes = torch.from_numpy(np.concatenate([center, size], axis=1).astype(np.float32))
+        found.append({"boxes": boxes, "labels": labels, "orig_size": torch.tensor([1, 1]), "image_id": index})
+    return found
+
+
+def stats(values: Tensor) -> Tensor:
+    v = values.double()
+    return torch.stack([v.sum(), v.mean(), v.std(correction=0), v.abs().sum(), v.min(), v.max()])
