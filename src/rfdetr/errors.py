@@ -4,6 +4,7 @@ RFDETRError
 +-- ConfigError    a setting is unknown, out of range, or contradicts another
 +-- DatasetError   the dataset cannot be trained on
 +-- ImageError     an image cannot be read
++-- TrainingError  a training run cannot go on
 +-- WeightsError   a checkpoint is missing, damaged, or made for another architecture
 """
 
@@ -22,6 +23,10 @@ class DatasetError(RFDETRError):
 
 class ImageError(RFDETRError):
     """An image cannot be read."""
+
+
+class TrainingError(RFDETRError):
+    """A training run cannot go on."""
 
 
 class WeightsError(RFDETRError):

@@ -41,10 +41,13 @@ class Config(BaseModel):
         """Checked config from a mapping of names to values, as YAML or the command line give it."""
         return cls(**dict(settings))
 
+    def given(self) -> dict[str, Any]:
+        """The settings that were not left at their defaults."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some settings changed. What was left at its default stays so."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**given, **changes})
+        return type(self)(**{**self.given(), **changes})
 
     def plain(self) -> dict[str, Any]:
         """The settings as plain values, ready for YAML, JSON or a checkpoint."""

@@ -62,11 +62,17 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_resolution(self.resolution, self.block_size)
-        for heads, width in (("encoder_heads", "encoder_width"), ("sa_nheads", "hidden_dim"), ("ca_nheads", "hidden_dim")):
+        for heads, width in (
+            ("encoder_heads", "encoder_width"),
+            ("sa_nheads", "hidden_dim"),
+            ("ca_nheads", "hidden_dim"),
+        ):
             if getattr(self, width) % getattr(self, heads):
                 raise ValueError(f"{heads}={getattr(self, heads)} must divide {width}={getattr(self, width)}")
         if max(self.out_feature_indexes) > self.encoder_depth:
-            raise ValueError(f"out_feature_indexes {self.out_feature_indexes} exceed encoder_depth={self.encoder_depth}")
+            raise ValueError(
+                f"out_feature_indexes {self.out_feature_indexes} exceed encoder_depth={self.encoder_depth}"
+            )
         return self
 
 

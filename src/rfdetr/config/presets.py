@@ -31,9 +31,7 @@ def preset(size: str) -> ModelConfig:
         ConfigError: no such size.
     """
     if size not in PRESETS:
-        raise ConfigError(
-            f"model: no size {size!r}. Sizes: {', '.join(PRESETS)}.{suggestion(size, list(PRESETS))}"
-        )
+        raise ConfigError(f"model: no size {size!r}. Sizes: {', '.join(PRESETS)}.{suggestion(size, list(PRESETS))}")
     return PRESETS[size]
 
 

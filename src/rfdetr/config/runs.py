@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from rfdetr.config.base import Config
@@ -16,7 +24,7 @@ class TrainConfig(Config):
     """Everything that decides what a training run does. Saved next to the weights it produced."""
 
     dataset_dir: str | Path
-    """Folder with the dataset: `train/`, `valid/`, `test/`, each with `_annotations.coco.json`, or COCO 2017's layout."""
+    """Folder with the dataset: `train/`, `valid/`, `test/` with an `_annotations.coco.json` each, or as COCO 2017."""
     output_dir: str | Path = "output"
     """Folder for checkpoints, metrics and settings."""
     epochs: PositiveInt = 100
@@ -91,7 +99,7 @@ class TrainConfig(Config):
     """Number format of the forward pass. `auto`: bf16 or fp16 where the GPU is fast at it, else 32."""
     accelerator: str = "auto"
     """Lightning accelerator; `auto` follows the device."""
-    devices: int | str = 1
+    devices: int | str = Field(1, union_mode="left_to_right")
     """Number of devices, or Lightning's description of them."""
     num_nodes: PositiveInt = 1
     """Machines that train together."""
@@ -183,11 +191,18 @@ class EvaluateConfig(Config):
     """Number format of the forward pass."""
 
 
+class ModelChoice(Config):
+    """Which model a command works with."""
+
+    model: str = "medium"
+    """A size (`nano`, `small`, `medium`, `large`, `base`) or a checkpoint file."""
+
+
 class PredictConfig(Config):
     """What `rfdetr predict` does."""
 
-    images: str | Path
-    """An image, or a folder of images."""
+    images: tuple[str | Path, ...] = Field(min_length=1)
+    """Images, or folders of images."""
     output_dir: str | Path = "predictions"
     """Folder for the annotated images and `predictions.json`."""
     threshold: float = Field(0.5, ge=0, le=1)

@@ -1,5 +1,8 @@
 """DINOv2 with windowed blocks, and the projector that turns its features into decoder levels."""
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,7 +35,7 @@ class WindowedViT(nn.Module):
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth, rising linearly from 0 at the first block to `rate` at the last."""
         last = max(len(self.blocks) - 1, 1)
-        for depth, block in enumerate(self.blocks):
+        for depth, block in enumerate(cast("Iterable[Block]", self.blocks)):
             block.drop_path = rate * depth / last
 
     def forward(self, images: Float[Tensor, "B 3 height width"]) -> list[Float[Tensor, "B D h w"]]:

@@ -92,9 +92,15 @@ class Decoder(nn.Module):
         groups: int,
     ) -> list[Float[Tensor, "B Q D"]]:
         """Query states after each layer (`hs`), normed."""
-        query_pos = self.ref_point_head(encode_boxes(memory.scale_boxes(reference, 0), self.coordinate_dim))
+        query_pos = self._query_pos(memory.scale_boxes(reference, 0))
         hs = []
         for layer in self.layers:
             tgt = layer(tgt, query_pos, reference, memory, groups)
             hs.append(self.norm(tgt))
         return hs
+
+    @torch.no_grad()
+    def _query_pos(self, reference: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q D"]:
+        """The code of the reference boxes. The published recipe does not train it, nor the boxes through it."""
+        position: Tensor = self.ref_point_head(encode_boxes(reference, self.coordinate_dim))
+        return position

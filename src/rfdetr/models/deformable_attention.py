@@ -38,7 +38,9 @@ class DeformableAttention(nn.Module):
             locations = boxes[..., :2] + offsets[:, :, :, level] / points * boxes[..., 2:] * 0.5
             grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
             # float32: positions need the precision, and the CPU kernel is faster in it than in bfloat16.
-            sampled.append(F.grid_sample(value.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+            sampled.append(
+                F.grid_sample(value.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            )
         found = torch.cat(sampled, dim=-1)
         mixed = (found * weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)).sum(dim=-1)
         joined = mixed.view(batch, dim, queries).transpose(1, 2).to(query.dtype)

@@ -38,10 +38,11 @@ class Detector(nn.Module):
         self._freeze_unused()
 
     def _freeze_unused(self) -> None:
-        """No result depends on these, so they get no gradient (which distributed training would wait for)."""
+        """No loss depends on these, so they get no gradient (which distributed training would wait for)."""
         vit = self.backbone.vit
         vit.embeddings.mask_token.requires_grad_(False)
         vit.blocks[max(vit.feature_stages) :].requires_grad_(False)
+        self.transformer.decoder.ref_point_head.requires_grad_(False)
 
     def forward(
         self,

@@ -21,7 +21,9 @@ class PatchEmbedding(nn.Module):
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + grid_size**2, width))
         self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
 
-    def forward(self, images: Float[Tensor, "B 3 height width"]) -> tuple[Float[Tensor, "1 1 D"], Float[Tensor, "B h w D"]]:
+    def forward(
+        self, images: Float[Tensor, "B 3 height width"]
+    ) -> tuple[Float[Tensor, "1 1 D"], Float[Tensor, "B h w D"]]:
         """The class token, which is the same for all images, and the grid of patch tokens."""
         cls_position, positions = self.position_embeddings.split([1, self.grid_size**2], dim=1)
         patches = self.projection(images).permute(0, 2, 3, 1)

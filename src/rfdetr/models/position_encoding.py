@@ -10,7 +10,7 @@ TEMPERATURE = 10000.0
 
 
 def encode_boxes(boxes: Float[Tensor, "*N 4"], dim: int) -> Float[Tensor, "*N 4*dim"]:
-    """Cxcywh -> `dim` interleaved sines and cosines per coordinate, in the order y, x, w, h (DAB-DETR, arXiv:2201.12329)."""
+    """Cxcywh -> `dim` interleaved sines and cosines each, in the order y, x, w, h (DAB-DETR, arXiv:2201.12329)."""
     exponents = 2 * torch.div(torch.arange(dim, device=boxes.device), 2, rounding_mode="floor") / dim
     periods: Tensor = TEMPERATURE**exponents
     angles = boxes[..., [1, 0, 2, 3]].unsqueeze(-1) * (2 * math.pi) / periods

@@ -1,6 +1,5 @@
 """Raw outputs -> scored, labelled boxes in pixels."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

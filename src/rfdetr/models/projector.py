@@ -24,7 +24,9 @@ class ChannelLayerNorm(nn.Module):
 class ConvNorm(nn.Module):
     """Convolution without bias, norm, activation. The norm is called `bn` in the published weights."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, activation: nn.Module, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, activation: nn.Module, stride: int = 1
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
         self.bn = ChannelLayerNorm(out_channels)
@@ -89,7 +91,8 @@ class Projector(nn.Module):
             self.stages.append(nn.Sequential(C2f(joined, out_channels), ChannelLayerNorm(out_channels)))
 
     def forward(self, features: list[Float[Tensor, "B D h w"]]) -> list[Float[Tensor, "B C ..."]]:
-        return [
-            stage(torch.cat([sampler(feature) for sampler, feature in zip(samplers, features, strict=True)], dim=1))
-            for samplers, stage in zip(self.stages_sampling, self.stages, strict=True)
-        ]
+        levels = []
+        for samplers, stage in zip(self.stages_sampling, self.stages, strict=True):
+            sampled = [sampler(feature) for sampler, feature in zip(samplers.children(), features, strict=True)]
+            levels.append(stage(torch.cat(sampled, dim=1)))
+        return levels

@@ -1,0 +1,5 @@
+"""`python -m rfdetr`."""
+
+from rfdetr.cli.main import run
+
+run()

@@ -1,0 +1,187 @@
+"""RFDETR and its sizes: load, train, evaluate, predict, save; each verb delegates.
+
+Heavy modules are imported in the verbs, so that `import rfdetr` stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+from rfdetr.config.model import ModelConfig, ModelSettings
+from rfdetr.config.presets import preset
+from rfdetr.config.runs import EvaluateConfig, TrainConfig
+from rfdetr.config.verbs import takes_fields, takes_settings
+from rfdetr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import supervision
+    import torch
+
+    from rfdetr.classes import ClassTable
+    from rfdetr.evaluation.results import EvaluationResult
+    from rfdetr.inference.sources import ImageSource
+    from rfdetr.models.detector import Detector
+    from rfdetr.training.run import TrainingResult
+
+
+class RFDETR:
+    """A detector: its network, the settings that gave it its shape, and the classes it predicts.
+
+    Use a size (`RFDETRNano()`, ...) or `RFDETR.from_checkpoint(path)`.
+
+    Attributes:
+        detector: the torch module; `detector(images, padding_mask=None)` gives its raw outputs.
+        classes: dataset category id, name and logit of each class; None until training or a checkpoint tells.
+        device: where the detector is.
+    """
+
+    size: ClassVar[str | None] = None
+
+    @takes_fields(ModelSettings)
+    def __init__(self, settings: ModelSettings) -> None:
+        from rfdetr.model import open_size
+
+        if self.size is None:
+            raise ConfigError("RFDETR has no size of its own: use RFDETRNano, ... or RFDETR.from_checkpoint")
+        self._settings = settings
+        self._model = open_size(preset(self.size), settings)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **settings: Any) -> RFDETR:
+        """The model of a file: size, classes and resolution come from it; `settings` are those of the constructor.
+
+        Raises:
+            WeightsError: the file is missing, damaged, or not of this class.
+            ConfigError: a setting is wrong.
+        """
+        from rfdetr.model import open_file
+
+        given = ModelSettings.from_dict(settings)
+        opened = open_file(Path(path), given, cls.size)
+        model = object.__new__(SIZES[opened.detector.config.size])
+        model._settings, model._model = given, opened
+        return model
+
+    @property
+    def detector(self) -> Detector:
+        return self._model.detector
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    @property
+    def classes(self) -> ClassTable | None:
+        return self._model.classes
+
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture."""
+        return self.detector.config
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by class id; ids that no class has are empty (COCO's published weights have some)."""
+        if self.classes is None:
+            return []
+        names = self.classes.name_of
+        return [names.get(class_id, "") for class_id in range(max(names, default=-1) + 1)]
+
+    @takes_settings(TrainConfig)
+    def train(self, config: TrainConfig) -> TrainingResult:
+        """Train on a dataset, from the weights the model holds; afterwards it holds the best ones of the run.
+
+        Raises:
+            ConfigError: a setting is wrong, before anything is read.
+            DatasetError: the dataset cannot be trained on, before the first step.
+            TrainingError: the loss stopped being finite.
+        """
+        from rfdetr.model import train_model
+
+        self._model, result = train_model(self._model, self._settings, config)
+        return result
+
+    @takes_settings(EvaluateConfig)
+    def evaluate(self, config: EvaluateConfig) -> EvaluationResult:
+        """Evaluate on a split of a dataset; the result maps names (`mAP_50_95`, `mAP_50`, ...) to numbers in [0, 1].
+
+        Raises:
+            DatasetError: the split is missing or broken, or has other classes than the model.
+        """
+        from rfdetr.model import evaluate_model
+
+        return evaluate_model(self._model, config)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is an Iterable[str] too, but means one path
+        self, images: ImageSource, threshold: float = 0.5, batch_size: int = 4
+    ) -> supervision.Detections: ...
+    @overload
+    def predict(
+        self, images: Iterable[ImageSource], threshold: float = 0.5, batch_size: int = 4
+    ) -> list[supervision.Detections]: ...
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource], threshold: float = 0.5, batch_size: int = 4
+    ) -> supervision.Detections | list[supervision.Detections]:
+        """Detect objects in one image, or in each of many, `batch_size` at a time.
+
+        Args:
+            images: a path, URL, PIL image, HWC uint8 array (RGB), CHW float tensor in [0, 1], or an iterable of them.
+            threshold: detections scored above it are kept.
+            batch_size: images per forward pass.
+
+        Raises:
+            ImageError: an input is not an image, or cannot be read.
+        """
+        from rfdetr.inference.predictor import predict
+
+        return predict(self.detector, images, self._model.named_classes, threshold, batch_size)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, architecture and classes to a file that `from_checkpoint` opens."""
+        from rfdetr.model import save_model
+
+        save_model(self._model, Path(path))
+
+
+class RFDETRNano(RFDETR):
+    """384 pixels, 2 decoder layers: the fastest."""
+
+    size = "nano"
+
+
+class RFDETRSmall(RFDETR):
+    """512 pixels, 3 decoder layers."""
+
+    size = "small"
+
+
+class RFDETRMedium(RFDETR):
+    """576 pixels, 4 decoder layers."""
+
+    size = "medium"
+
+
+class RFDETRLarge(RFDETR):
+    """704 pixels, 4 decoder layers: the most accurate."""
+
+    size = "large"
+
+
+class RFDETRBase(RFDETR):
+    """560 pixels, 3 decoder layers, patches of 14: the first release, superseded by Medium."""
+
+    size = "base"
+
+
+SIZES: dict[str, type[RFDETR]] = {
+    "nano": RFDETRNano,
+    "small": RFDETRSmall,
+    "medium": RFDETRMedium,
+    "large": RFDETRLarge,
+    "base": RFDETRBase,
+}
+
+from_checkpoint = RFDETR.from_checkpoint

@@ -1,0 +1,88 @@
+"""What each command does: the facade's verbs, with files around them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from json import dumps
+from pathlib import Path
+
+from rfdetr.api import RFDETR, SIZES
+from rfdetr.cli.settings import changed
+from rfdetr.config.base import Config
+from rfdetr.config.model import ModelSettings
+from rfdetr.config.presets import preset
+from rfdetr.config.reference import settings_list, settings_table
+from rfdetr.config.runs import (
+    DemoConfig,
+    EvaluateConfig,
+    ModelChoice,
+    PredictConfig,
+    TrainConfig,
+)
+from rfdetr.console import say
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb of the command line; its flags are the fields of its configs."""
+
+    summary: str
+    configs: tuple[type[Config], ...]
+    run: Callable[..., None]
+    switches: Mapping[str, str] = field(default_factory=dict)
+    """Name and help of further switches."""
+
+
+def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
+    """The model that `--model` names: a checkpoint file or a size.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if Path(choice.model).suffix in (".pth", ".pt", ".ckpt"):
+        return RFDETR.from_checkpoint(choice.model, **settings.given())
+    preset(choice.model)
+    return SIZES[choice.model](**settings.given())
+
+
+def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig) -> None:
+    say(f"train: {changed([choice, settings, config])}")
+    result = open_model(choice, settings).train(config)
+    say(f"best weights: {result.best_checkpoint}")
+
+
+def evaluate(choice: ModelChoice, settings: ModelSettings, config: EvaluateConfig) -> None:
+    say(f"evaluate: {changed([choice, settings, config])}")
+    say(open_model(choice, settings).evaluate(config).table())
+
+
+def predict(choice: ModelChoice, settings: ModelSettings, config: PredictConfig) -> None:
+    from rfdetr.cli.predict import predict_files
+
+    say(f"predict: {changed([choice, settings, config])}")
+    predict_files(open_model(choice, settings), config)
+
+
+def demo(config: DemoConfig) -> None:
+    from rfdetr.cli.demo import run_demo
+
+    run_demo(config)
+
+
+def settings(json: bool) -> None:
+    """Print the settings of all commands, for people or for programs."""
+    if json:
+        rows = [row for part in COMMANDS["train"].configs for row in settings_list(part)]
+        print(dumps(rows, indent=2, default=str))
+        return
+    configs = [config for command in COMMANDS.values() for config in command.configs]
+    for config in dict.fromkeys(configs):
+        print(f"## {config.__name__}\n\n{config.__doc__}\n\n{settings_table(config)}\n")
+
+
+COMMANDS = {
+    "train": Command("train on a dataset", (ModelChoice, ModelSettings, TrainConfig), train),
+    "evaluate": Command("evaluate on a split of a dataset", (ModelChoice, ModelSettings, EvaluateConfig), evaluate),
+    "predict": Command("find objects in images", (ModelChoice, ModelSettings, PredictConfig), predict),
+    "demo": Command("draw a dataset, train on it from scratch, show the result", (DemoConfig,), demo),
+    "settings": Command("print the table of all settings", (), settings, {"json": "of training, as JSON"}),
+}

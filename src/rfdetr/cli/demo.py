@@ -1,0 +1,58 @@
+"""`rfdetr demo`: the main job on a dataset of its own making."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from rfdetr.api import RFDETRNano
+from rfdetr.config.runs import DemoConfig, TrainConfig, scratch_recipe
+from rfdetr.console import say
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.coco import read_coco
+from rfdetr.data.images import open_image
+from rfdetr.data.synthetic import draw_dataset
+from rfdetr.files import write_atomically
+from rfdetr.inference.detections import Detections, named_detections
+from rfdetr.report.draw import Panel, comparison
+
+RESOLUTION = 160
+# More than the most shapes an image has.
+NUM_QUERIES = 30
+SHOWN = 8
+
+
+def run_demo(config: DemoConfig) -> None:
+    """Leave `dataset/`, the files of the run, `metrics.json` (of the test split) and `predictions.jpg`."""
+    output_dir = Path(config.output_dir)
+    dataset_dir = output_dir / "dataset"
+    draw_dataset(dataset_dir, config.train_images, config.seed)
+    say(f"dataset: {dataset_dir}")
+    model = RFDETRNano(pretrain_weights=None, resolution=RESOLUTION, num_queries=NUM_QUERIES)
+    model.train(
+        TrainConfig(
+            dataset_dir=dataset_dir,
+            output_dir=output_dir,
+            epochs=config.epochs,
+            batch_size=8,
+            grad_accum_steps=1,
+            seed=config.seed,
+            multi_scale=False,
+            tensorboard=False,
+            **scratch_recipe(),
+        )
+    )
+    result = model.evaluate(dataset_dir=dataset_dir, split="test", output_dir=output_dir)
+    say(f"\ntest split: {result.table()}")
+    picture = output_dir / "predictions.jpg"
+    test = read_coco(dataset_dir, "test")
+    panels = [_panel(model, test, index) for index in range(min(SHOWN, len(test)))]
+    write_atomically(picture, lambda path: comparison(panels).save(path, format="JPEG", quality=92))
+    say(f"\npredictions beside the truth: {picture}")
+
+
+def _panel(model: RFDETRNano, split: Annotations, index: int) -> Panel:
+    path = split.image_path(index)
+    boxes, labels = split.training_objects(index)
+    truth: Detections = named_detections(boxes.numpy(), labels.numpy(), split.classes)
+    image: Image.Image = open_image(path)
+    return Panel(path.name, image, truth, model.predict(image))

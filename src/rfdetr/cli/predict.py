@@ -1,0 +1,89 @@
+"""`rfdetr predict`: files in, annotated images and one JSON out."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rfdetr.api import RFDETR
+from rfdetr.config.runs import PredictConfig
+from rfdetr.console import say, warn
+from rfdetr.data.images import open_image
+from rfdetr.errors import ConfigError, ImageError
+from rfdetr.files import write_atomically, write_json
+from rfdetr.inference.detections import to_json
+from rfdetr.report.draw import draw_detections
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+
+
+def predict_files(model: RFDETR, config: PredictConfig) -> None:
+    """Write `predictions.json` and every image with its detections drawn; an unreadable image is named and left out.
+
+    Raises:
+        ConfigError: a path does not exist or has no images, or the results would lie among the images.
+        ImageError: none of the images can be read.
+    """
+    output_dir = Path(config.output_dir)
+    files = list_images([Path(path) for path in config.images], output_dir)
+    names = _output_names(files)
+    rows: list[dict[str, Any]] = []
+    opened = _open_all(files)
+    while chunk := list(islice(opened, config.batch_size)):
+        found = model.predict([image for _, image in chunk], config.threshold, config.batch_size)
+        for (file, image), detections in zip(chunk, found, strict=True):
+            rows.append(to_json(str(file), detections))
+            drawn = draw_detections(image, detections)
+            write_atomically(output_dir / names[file], lambda path, drawn=drawn: _save(drawn, path))  # type: ignore[misc]
+    if not rows:
+        raise ImageError("none of the images can be read")
+    write_json(output_dir / "predictions.json", rows)
+    count = sum(len(row["detections"]) for row in rows)
+    say(f"{len(rows)} images, {count} detections above {config.threshold}: {output_dir / 'predictions.json'}")
+
+
+def list_images(paths: list[Path], output_dir: Path) -> list[Path]:
+    """The images among files and folders, each folder's sorted by name."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            if path.resolve() == output_dir.resolve():
+                raise ConfigError(f"output_dir: {output_dir} is the folder of the images; results would mix with them")
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not found:
+                raise ConfigError(f"images: no images in {path} (looked for {', '.join(sorted(SUFFIXES))})")
+            files += found
+        elif path.is_file():
+            if path.parent.resolve() == output_dir.resolve():
+                raise ConfigError(f"output_dir: {output_dir} is the folder of {path.name}; results would mix with it")
+            files.append(path)
+        else:
+            raise ConfigError(f"images: {path}: no such file or folder")
+    return list(dict.fromkeys(files))
+
+
+def _output_names(files: list[Path]) -> dict[Path, str]:
+    """A name for each annotated image: its own, with a number where two would be the same."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        name, number = f"{file.stem}.jpg", 2
+        while name.lower() in taken:
+            name, number = f"{file.stem}_{number}.jpg", number + 1
+        taken.add(name.lower())
+        names[file] = name
+    return names
+
+
+def _open_all(files: list[Path]) -> Iterator[tuple[Path, Image.Image]]:
+    for file in files:
+        try:
+            yield file, open_image(file)
+        except ImageError as error:
+            warn(f"left out: {error}")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    image.save(path, format="JPEG", quality=92)

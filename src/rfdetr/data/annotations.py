@@ -1,0 +1,54 @@
+"""The ground truth of one split, in a few arrays: loader processes share them without copying."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from torch import Tensor
+
+from rfdetr import boxes as box_ops
+from rfdetr.classes import ClassTable
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """Images in the order of the file; the objects of image i are the rows `offsets[i]:offsets[i + 1]`."""
+
+    split: str
+    image_dir: Path
+    annotation_file: Path
+    classes: ClassTable
+    file_names: Shaped[np.ndarray, "N"]
+    image_ids: Int64[np.ndarray, "N"]
+    sizes_hw: Int64[np.ndarray, "N 2"]
+    offsets: Int64[np.ndarray, "N+1"]
+    boxes_xywh: Float64[np.ndarray, "M 4"]  # in pixels, as in the file: neither clipped nor filtered
+    areas: Float64[np.ndarray, "M"]
+    labels: Int64[np.ndarray, "M"]  # class ids
+    is_crowd: Bool[np.ndarray, "M"]
+    annotation_ids: Int64[np.ndarray, "M"]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_ids)
+
+    def image_path(self, index: int) -> Path:
+        return self.image_dir / str(self.file_names[index])
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        height, width = self.sizes_hw[index]
+        return int(height), int(width)
+
+    def training_objects(self, index: int) -> tuple[Float[Tensor, "T 4"], Int[Tensor, "T"]]:
+        """Boxes (xyxy in pixels, clipped to the image) and class ids of what a detector shall find in image `index`.
+
+        Crowd regions are left out, and boxes without area inside the image.
+        """
+        rows = slice(self.offsets[index], self.offsets[index + 1])
+        corner, size = np.split(self.boxes_xywh[rows], 2, axis=1)
+        boxes = torch.from_numpy(np.concatenate([corner, corner + size], axis=1)).float()
+        boxes = box_ops.clip_to_image(boxes, self.size_hw(index))
+        kept = (box_ops.area(boxes) > 0) & torch.from_numpy(~self.is_crowd[rows])
+        return boxes[kept], torch.from_numpy(self.labels[rows])[kept]

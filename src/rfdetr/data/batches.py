@@ -1,0 +1,80 @@
+"""Which sample is seen when, and at which size."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+# Offsets from the model's own resolution, in blocks of patch_size x num_windows pixels.
+_OFFSETS = range(-3, 5)
+_EXPANDED_OFFSETS = range(-5, 6)
+
+
+def multi_scale_sizes(resolution: int, block_size: int, expanded: bool) -> list[int]:
+    """The training resolutions around the model's own, smallest first; none has fewer than two blocks."""
+    blocks = resolution // block_size
+    offsets = _EXPANDED_OFFSETS if expanded else _OFFSETS
+    return [(blocks + offset) * block_size for offset in offsets if blocks + offset >= 2]
+
+
+def step_scale(sizes: Sequence[int], seed: int, step: int) -> int:
+    """The size of all samples of a step, the same on all ranks."""
+    return random.Random((seed << 32) | step).choice(sizes)  # noqa: S311 - not cryptography
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Image `index`, as augmented in `epoch`, `size` pixels wide and high."""
+
+    index: int
+    epoch: int
+    size: int
+
+
+@dataclass
+class EpochBatches:
+    """The batch sampler of training: for each step of `epoch`, from `start_step` on, the samples of this rank.
+
+    Every image is seen once per epoch; the last step is filled with further ones. A dataset too small for `min_steps`
+    steps is repeated, each image as often as any other to within one.
+
+    The images of a step depend on the number of images per step, not on how it splits into batch_size x
+    grad_accum_steps x world_size. There is no `len()`: a resumed epoch has fewer than `steps_per_epoch` steps.
+    """
+
+    num_images: int
+    batch_size: int
+    grad_accum_steps: int
+    seed: int
+    rank: int
+    world_size: int
+    scale_of_step: Callable[[int], int]
+    """Global step -> size of its samples."""
+    min_steps: int = 5
+    epoch: int = 0
+    start_step: int = 0
+
+    @property
+    def images_per_step(self) -> int:
+        """Over all ranks."""
+        return self.batch_size * self.grad_accum_steps * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(-(-self.num_images // self.images_per_step), self.min_steps)
+
+    def order(self) -> Int64[np.ndarray, "N"]:
+        """Image indices of the whole epoch, over all ranks."""
+        # No sample has this index, so no augmentation shares these random numbers.
+        rng = np.random.default_rng([self.seed, self.epoch, self.num_images])
+        needed = self.steps_per_epoch * self.images_per_step
+        rounds = -(-needed // self.num_images)
+        return np.concatenate([rng.permutation(self.num_images) for _ in range(rounds)])[:needed].astype(np.int64)
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        epoch, shares = self.epoch, self.order().reshape(self.steps_per_epoch, self.world_size, -1)
+        for step in range(self.start_step, self.steps_per_epoch):
+            size = self.scale_of_step(epoch * self.steps_per_epoch + step)
+            yield [SampleRequest(int(index), epoch, size) for index in shares[step, self.rank]]

@@ -1,0 +1,201 @@
+"""Samples, batches and loaders.
+
+All randomness of a training sample comes from (seed, epoch, index): nothing depends on the number of worker processes,
+on their order, or on where a run was interrupted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rfdetr import boxes as box_ops
+from rfdetr.data import transforms
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.batches import EpochBatches, SampleRequest
+from rfdetr.data.images import open_image
+from rfdetr.data.preprocess import for_evaluation
+from rfdetr.errors import ImageError
+from rfdetr.types import ImageBatch, Target
+
+Sample = tuple[Float[Tensor, "3 size size"], Target]
+Augment = Literal["default", "none"]
+
+
+def read_image(annotations: Annotations, index: int) -> Image.Image:
+    """The picture of an image.
+
+    Raises:
+        ImageError: it cannot be read, or is not of the size that its boxes were drawn at.
+    """
+    path = annotations.image_path(index)
+    image = open_image(path)
+    height, width = annotations.size_hw(index)
+    if image.size != (width, height):
+        turned = ". Its EXIF orientation turns it, its boxes were drawn without" * (image.size == (height, width))
+        raise ImageError(
+            f"{path}: is {image.width} x {image.height} pixels, but {annotations.annotation_file.name} says "
+            f"{width} x {height}: its boxes would be misplaced{turned}. Correct one of the two"
+        )
+    return image
+
+
+class TrainingDataset(Dataset[Sample]):
+    """Augmented samples."""
+
+    def __init__(self, annotations: Annotations, augment: Augment, seed: int) -> None:
+        self.annotations = annotations
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, request: SampleRequest) -> Sample:
+        image = read_image(self.annotations, request.index)
+        size_hw = self.annotations.size_hw(request.index)
+        geometry = transforms.whole_image(size_hw)
+        if self.augment == "default":
+            rng = np.random.default_rng([self.seed, request.epoch, request.index])
+            geometry = transforms.sample_geometry(rng, size_hw)
+        boxes, labels = self.annotations.training_objects(request.index)
+        pixels, boxes, labels = transforms.apply(image, boxes, labels, geometry, request.size)
+        return pixels, _target(self.annotations, request.index, boxes, labels)
+
+
+class EvaluationDataset(Dataset[Sample]):
+    """Whole images at one resolution, with the objects a loss can be computed for."""
+
+    def __init__(self, annotations: Annotations, resolution: int) -> None:
+        self.annotations = annotations
+        self.resolution = resolution
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels = for_evaluation(read_image(self.annotations, index), self.resolution)
+        boxes, labels = self.annotations.training_objects(index)
+        boxes = box_ops.to_normalized(boxes, self.annotations.size_hw(index))
+        return pixels, _target(self.annotations, index, boxes, labels)
+
+
+def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor) -> Target:
+    return {
+        "boxes": boxes,
+        "labels": labels,
+        "orig_size": torch.tensor(annotations.size_hw(index)),
+        "image_id": int(annotations.image_ids[index]),
+    }
+
+
+def collate(samples: list[Sample]) -> ImageBatch:
+    images, targets = zip(*samples, strict=True)
+    return ImageBatch(torch.stack(images), list(targets))
+
+
+def collate_step(samples: list[Sample], batch_size: int) -> list[ImageBatch]:
+    """The micro-batches of one optimiser step."""
+    return [collate(samples[start : start + batch_size]) for start in range(0, len(samples), batch_size)]
+
+
+def training_loader(
+    annotations: Annotations,
+    batches: EpochBatches,
+    *,
+    augment: Augment,
+    num_workers: int,
+    pin_memory: bool = False,
+    persistent_workers: bool | None = None,
+    prefetch_factor: int | None = None,
+) -> DataLoader[Any]:
+    """Yields the list of micro-batches of each step of `batches`; raises ImageError where a picture cannot be used.
+
+    Workers persist by default. The epoch is that of `batches` when iteration starts.
+    """
+    dataset = TrainingDataset(annotations, augment, batches.seed)
+    return _Loader(
+        _Guarded(dataset, partial(collate_step, batch_size=batches.batch_size)),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0 if persistent_workers is None else persistent_workers,
+        prefetch_factor=prefetch_factor,
+    )
+
+
+def evaluation_loader(
+    annotations: Annotations,
+    resolution: int,
+    *,
+    batch_size: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    persistent_workers: bool | None = None,
+    prefetch_factor: int | None = None,
+) -> DataLoader[Any]:
+    """Yields ImageBatches of every `world_size`-th image from `rank` on: over all ranks, each image exactly once."""
+    return _Loader(
+        _Guarded(EvaluationDataset(annotations, resolution), collate),
+        sampler=range(rank, len(annotations), world_size),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0 if persistent_workers is None else persistent_workers,
+        prefetch_factor=prefetch_factor,
+    )
+
+
+class _Guarded(Dataset[Any]):
+    """Collated batches, or the error as a value: of a worker's exception, torch makes its traceback the message."""
+
+    def __init__(self, samples: Dataset[Sample], collate: Callable[[list[Sample]], Any]) -> None:
+        self.samples = samples
+        self.collate = collate
+
+    def __getitems__(self, requests: Sequence[Any]) -> Any:
+        try:
+            return self.collate([self.samples[request] for request in requests])
+        except ImageError as error:
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader of guarded batches. It leaves torch's global random state alone, whatever the number of workers."""
+
+    def __init__(self, batches: _Guarded, **options: Any) -> None:
+        super().__init__(batches, collate_fn=_as_is, generator=torch.Generator(), **options)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
+        for batch in super().__iter__():
+            if isinstance(batch, ImageError):
+                try:
+                    raise batch
+                finally:
+                    del batch  # a cycle through the traceback would keep the workers alive: seconds at exit
+            yield batch
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+# Between processes torch opens a file per tensor: with one per target and field, loaders run out of file handles.
+def _reduce(batch: ImageBatch) -> tuple[Any, ...]:
+    targets = [(t["boxes"].numpy(), t["labels"].numpy(), t["orig_size"].numpy(), t["image_id"]) for t in batch.targets]
+    return _rebuild, (batch.images, targets, batch.padding_mask)
+
+
+def _rebuild(images: Tensor, targets: list[tuple[Any, ...]], padding_mask: Tensor | None) -> ImageBatch:
+    fields = [(*map(torch.from_numpy, arrays), image_id) for *arrays, image_id in targets]
+    rebuilt: list[Target] = [
+        {"boxes": boxes, "labels": labels, "orig_size": orig_size, "image_id": image_id}
+        for boxes, labels, orig_size, image_id in fields
+    ]
+    return ImageBatch(images, rebuilt, padding_mask)
+
+
+# ForkingPickler.register(ImageBatch, _reduce)

@@ -1,0 +1,65 @@
+"""Training augmentation: what happens to an image and its boxes, drawn first and applied in one resize."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from rfdetr import boxes as box_ops
+from rfdetr.data.preprocess import normalize, to_tensor
+
+CROP_PROBABILITY = 0.5
+FLIP_PROBABILITY = 0.5
+# A crop is a square of at least MIN_CROP pixels in the image with its shorter side scaled to one of these (DETR).
+SHORT_SIDES = (400, 500, 600)
+MIN_CROP = 384
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The region of the image (xyxy in its pixels, not rounded) that fills the input, and whether it is mirrored."""
+
+    crop_xyxy: tuple[float, float, float, float]
+    flip: bool = False
+
+
+def whole_image(size_hw: tuple[int, int]) -> Geometry:
+    height, width = size_hw
+    return Geometry((0.0, 0.0, float(width), float(height)))
+
+
+def sample_geometry(rng: np.random.Generator, size_hw: tuple[int, int]) -> Geometry:
+    """The whole image or a random square of it, mirrored or not."""
+    flip = bool(rng.random() < FLIP_PROBABILITY)
+    if rng.random() >= CROP_PROBABILITY:
+        return Geometry(whole_image(size_hw).crop_xyxy, flip)
+    height, width = size_hw
+    short_side = int(rng.choice(SHORT_SIDES))
+    side = int(rng.integers(MIN_CROP, short_side, endpoint=True)) / short_side * min(height, width)
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    # The sums may round to just above the image's size, which PIL refuses.
+    return Geometry((left, top, min(left + side, float(width)), min(top + side, float(height))), flip)
+
+
+def apply(
+    image: Image.Image,
+    boxes_xyxy: Float[Tensor, "N 4"],
+    labels: Int[Tensor, "N"],
+    geometry: Geometry,
+    size: int,
+) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "T 4"], Int[Tensor, "T"]]:
+    """The normalised input, the boxes (cxcywh in [0, 1]) that it shows something of, and their labels."""
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=geometry.crop_xyxy)
+    if geometry.flip:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    x1, y1, x2, y2 = geometry.crop_xyxy
+    origin = boxes_xyxy.new_tensor([x1, y1, x1, y1])
+    extent = boxes_xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+    boxes = box_ops.clip_to_image((boxes_xyxy - origin) / extent, (1, 1))
+    kept = box_ops.area(boxes) > 0
+    boxes = box_ops.to_normalized(boxes[kept], (1, 1))
+    if geometry.flip:
+        boxes[:, 0] = 1 - boxes[:, 0]
+    return normalize(to_tensor(resized)), boxes, labels[kept]

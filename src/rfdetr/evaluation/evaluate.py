@@ -1,0 +1,101 @@
+"""A detector and a split -> EvaluationResult."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from rfdetr.config.runs import EvaluateConfig
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.loading import evaluation_loader
+from rfdetr.devices import autocast_dtype
+from rfdetr.evaluation.coco_metrics import CocoEvaluator
+from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.inference.predictor import evaluating
+from rfdetr.models.detector import Detector
+from rfdetr.models.postprocess import postprocess
+from rfdetr.types import ImageBatch, RawOutputs
+
+Observer = Callable[[str, RawOutputs, ImageBatch], None]
+
+
+def evaluate(
+    detector: Detector, annotations: Annotations, config: EvaluateConfig, device: torch.device
+) -> tuple[EvaluationResult, list[dict[str, Any]]]:
+    """Score the detector, which is on `device`; also gives its predictions in COCO's results format.
+
+    In a torch.distributed process group the processes share the images, and each gets the results of all. On a
+    terminal it shows a progress bar.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    evaluators = run_all(
+        {"": detector},
+        annotations,
+        batch_size=config.batch_size,
+        max_dets=config.eval_max_dets,
+        num_workers=config.num_workers,
+        device=device,
+        dtype=autocast_dtype(config.precision, device),
+    )
+    result = evaluators[""].compute()
+    return result if config.log_per_class_metrics else replace(result, per_class={}), evaluators[""].coco_results()
+
+
+def run_all(
+    detectors: Mapping[str, Detector],
+    annotations: Annotations,
+    *,
+    batch_size: int,
+    max_dets: int,
+    num_workers: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    observe: Observer | None = None,
+) -> dict[str, CocoEvaluator]:
+    """Run several weights of one architecture over the images, which are loaded once; scores are not yet computed.
+
+    Args:
+        detectors: by name; their training modes are as before afterwards.
+        annotations: the split.
+        batch_size: images per forward pass.
+        max_dets: detections per image that count.
+        num_workers: loader processes.
+        device: where the detectors are.
+        dtype: of mixed precision; None is float32.
+        observe: is given the name, the raw outputs and the batch (on the device) of every forward pass.
+    """
+    model = next(iter(detectors.values())).config
+    is_group = dist.is_available() and dist.is_initialized()
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if is_group else (0, 1)
+    loader = evaluation_loader(
+        annotations,
+        model.resolution,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        rank=rank,
+        world_size=world_size,
+        pin_memory=device.type == "cuda",
+        persistent_workers=False,
+    )
+    evaluators = {name: CocoEvaluator(annotations, max_dets) for name in detectors}
+    with ExitStack() as modes, torch.inference_mode():
+        for detector in detectors.values():
+            modes.enter_context(evaluating(detector))
+        # disable=None: only on a terminal.
+        for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=True if rank else None):
+            on_device = batch.to(device, non_blocking=True)
+            for name, detector in detectors.items():
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                    outputs = detector(on_device.images, on_device.padding_mask)
+                if observe:
+                    observe(name, outputs, on_device)
+                sizes = torch.stack([target["orig_size"] for target in batch.targets])
+                image_ids = [target["image_id"] for target in batch.targets]
+                evaluators[name].update(image_ids, postprocess(outputs, sizes, model.num_select))
+    return evaluators

@@ -1,0 +1,96 @@
+"""Which query answers for which object: the cheapest one-to-one assignment (DETR, arXiv:2005.12872, section 3.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from rfdetr.boxes import cxcywh_to_xyxy, giou
+from rfdetr.types import LayerOutputs, Target
+
+# Fixed: they shape the assignment, not the gradient, and do not follow the loss weights.
+COST_CLASS, COST_BBOX, COST_GIOU = 2.0, 5.0, 2.0
+ALPHA, GAMMA = 0.25, 2.0
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matched pairs of one layer, image by image, then group by group, then by query."""
+
+    image: Int[Tensor, "M"]
+    query: Int[Tensor, "M"]
+    target: Int[Tensor, "M"]  # row of the batch's objects, all images one after the other
+
+
+def focal_class_cost(logits: Float[Tensor, "*N Q C"], labels: Int[Tensor, "T"]) -> Float[Tensor, "*N Q T"]:
+    """What the focal loss (arXiv:1708.02002) of the right class would change if the query became a positive."""
+    x = logits[..., labels]
+    prob = x.sigmoid()
+    return ALPHA * (1 - prob) ** GAMMA * F.softplus(-x) - (1 - ALPHA) * prob**GAMMA * F.softplus(x)
+
+
+def matching_cost(
+    logits: Float[Tensor, "*N Q C"],
+    boxes: Float[Tensor, "*N Q 4"],
+    labels: Int[Tensor, "T"],
+    gt_boxes: Float[Tensor, "T 4"],
+) -> Float[Tensor, "*N Q T"]:
+    """Cost of giving object t to query q: class, L1 and GIoU terms; boxes cxcywh in [0, 1]."""
+    overlap = giou(cxcywh_to_xyxy(boxes).unsqueeze(-2), cxcywh_to_xyxy(gt_boxes))
+    return (
+        COST_CLASS * focal_class_cost(logits, labels)
+        + COST_BBOX * torch.cdist(boxes, gt_boxes.expand(*boxes.shape[:-2], -1, -1), p=1)
+        - COST_GIOU * overlap
+    )
+
+
+@torch.no_grad()
+def match(layers: list[LayerOutputs], targets: list[Target], groups: int) -> list[Matches]:
+    """One assignment per layer, image and query group: every group answers for every object.
+
+    With more objects than queries in a group, as many objects as there are queries are matched. All costs go to the
+    host in one transfer, and all pairs come back in one.
+    """
+    logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
+    boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
+    costs = [
+        matching_cost(logits[:, image], boxes[:, image], target["labels"], target["boxes"])
+        for image, target in enumerate(targets)
+    ]
+    on_host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
+    per_image = np.split(on_host, np.cumsum([cost.numel() for cost in costs])[:-1])
+    num_layers, _, queries, _ = boxes.shape
+    pairs: list[list[np.ndarray]] = [[] for _ in layers]
+    first_target = 0
+    for image, (flat, target) in enumerate(zip(per_image, targets, strict=True)):
+        objects = len(target["labels"])
+        cost = _finite(flat).reshape(num_layers, groups, queries // groups, objects)
+        for layer in range(num_layers):
+            pairs[layer].append(_assign(cost[layer], image, first_target))
+        first_target += objects
+    joined = [np.concatenate(layer, axis=1) for layer in pairs]
+    on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(boxes.device)
+    return [Matches(*part) for part in on_device.split([part.shape[1] for part in joined], dim=1)]
+
+
+def _assign(cost: np.ndarray, image: int, first_target: int) -> np.ndarray:
+    """Rows (image, query, target) for the costs [groups, queries, objects] of one image."""
+    rows = []
+    for group, group_cost in enumerate(cost):
+        query, target = linear_sum_assignment(group_cost)
+        rows.append(np.stack([np.full_like(query, image), query + group * cost.shape[1], target + first_target]))
+    return np.concatenate(rows, axis=1).astype(np.int64)
+
+
+def _finite(cost: np.ndarray) -> np.ndarray:
+    """Costs with NaN and infinity replaced by something worse than all others."""
+    finite = np.isfinite(cost)
+    if finite.all():
+        return cost
+    known = cost[finite]
+    worst = known.max() + np.abs(known).max() + 1 if known.size else 0.0
+    return np.where(finite, cost, worst)

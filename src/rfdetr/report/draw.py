@@ -1,0 +1,135 @@
+"""Boxes with names on images, and truth beside prediction on one sheet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rfdetr.inference.detections import Detections
+
+Box: TypeAlias = tuple[int, int, int, int]
+Color: TypeAlias = tuple[int, int, int]
+
+# Distinct at a glance and on most photographs. A class keeps its colour from image to image.
+PALETTE: tuple[Color, ...] = (
+    (230, 57, 70),
+    (0, 150, 136),
+    (255, 190, 11),
+    (67, 97, 238),
+    (251, 116, 11),
+    (156, 63, 201),
+    (112, 193, 51),
+    (0, 180, 216),
+    (239, 71, 161),
+    (141, 110, 99),
+)
+DARK, LIGHT, PAPER = (26, 26, 30), (255, 255, 255), (247, 247, 244)
+GAP = 12
+
+
+class Mark(NamedTuple):
+    """One box to draw."""
+
+    box: Box
+    text: str
+    color: Color
+    score: float
+
+
+class Panel(NamedTuple):
+    """One image of a comparison."""
+
+    caption: str
+    image: Image.Image
+    truth: Detections
+    predicted: Detections
+
+
+def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
+    """A copy of the image with boxes, names and, where there are any, scores; the best on top."""
+    canvas = image.convert("RGB")
+    draw = ImageDraw.Draw(canvas)
+    side = min(canvas.size)
+    text_height, line = max(10, round(side / 34)), max(1, round(side / 220))
+    font = ImageFont.load_default(text_height)
+    marks = sorted(_marks(detections, canvas.size), key=lambda mark: -mark.score)
+    labels: list[Box] = []
+    for mark in marks:  # the best has the first choice of place
+        size_wh = (round(font.getlength(mark.text)) + text_height // 2, round(1.3 * text_height))
+        labels.append(_place(mark.box, size_wh, canvas.size, labels))
+    for mark in reversed(marks):
+        draw.rectangle(mark.box, outline=mark.color, width=line)
+    for mark, (left, top, right, bottom) in reversed([*zip(marks, labels, strict=True)]):
+        draw.rectangle((left, top, right, bottom), fill=mark.color)
+        middle = ((left + right) / 2, (top + bottom) / 2)
+        draw.text(middle, mark.text, fill=_ink(mark.color), font=font, anchor="mm")
+    return canvas
+
+
+def _marks(detections: Detections, size_wh: tuple[int, int]) -> Iterator[Mark]:
+    last = np.array([*size_wh, *size_wh]) - 1
+    for box, _, score, class_id, _, data in detections:
+        x1, y1, x2, y2 = (int(side) for side in np.clip(np.round(box), 0, last))
+        name = str(data.get("class_name", ""))
+        text = name if score is None else f"{name} {score:.2f}".lstrip()
+        color = PALETTE[int(class_id or 0) % len(PALETTE)]
+        yield Mark((x1, y1, x2, y2), text, color, 1.0 if score is None else float(score))
+
+
+def _place(box: Box, size_wh: tuple[int, int], image_wh: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a label goes: above its box, below it or inside, whichever covers least of the others."""
+    (x1, y1, x2, y2), (width, height) = box, size_wh
+    places = []
+    for y in (y1 - height, y2 + 1, y1, y2 - height):
+        for x in (x1, x2 - width):
+            left = max(0, min(x, image_wh[0] - 1 - width))
+            top = max(0, min(y, image_wh[1] - 1 - height))
+            places.append((left, top, left + width, top + height))
+    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def _overlap(a: Box, b: Box) -> int:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)
+
+
+def _ink(background: Color) -> Color:
+    """Black or white, whichever is easier to read (luma of ITU-R BT.601)."""
+    red, green, blue = background
+    return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else LIGHT
+
+
+def comparison(panels: Sequence[Panel], columns: int = 2, tile_width: int = 480) -> Image.Image:
+    """A sheet of pairs, truth on the left and prediction on the right, `columns` pairs in a row."""
+    pairs = [_pair(panel, tile_width) for panel in panels]
+    rows = [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
+    heights = [max(pair.height for pair in row) for row in rows]
+    width = max(len(row) for row in rows) * (pairs[0].width + 2 * GAP) + 2 * GAP
+    sheet = Image.new("RGB", (width, sum(heights) + 2 * GAP * (len(rows) + 1)), PAPER)
+    top = 2 * GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, pair in enumerate(row):
+            sheet.paste(pair, (2 * GAP + column * (pair.width + 2 * GAP), top))
+        top += height + 2 * GAP
+    return sheet
+
+
+def _pair(panel: Panel, tile_width: int) -> Image.Image:
+    """Truth and prediction of one image, enlarged or shrunk before drawing so that the text is crisp."""
+    scale = tile_width / panel.image.width
+    tile_height = max(1, round(panel.image.height * scale))
+    image = panel.image.convert("RGB").resize((tile_width, tile_height), Image.Resampling.LANCZOS)
+    text_height = max(12, tile_width // 28)
+    font, header = ImageFont.load_default(text_height), round(1.7 * text_height)
+    pair = Image.new("RGB", (2 * tile_width + GAP // 2, header + tile_height), PAPER)
+    draw = ImageDraw.Draw(pair)
+    for left, title, detections in (
+        (0, f"{panel.caption}   truth", panel.truth),
+        (tile_width + GAP // 2, "prediction", panel.predicted),
+    ):
+        draw.text((left, header / 2), title, fill=DARK, font=font, anchor="lm")
+        scaled = replace(detections, xyxy=detections.xyxy * scale)
+        pair.paste(draw_detections(image, scaled), (left, header))
+    return pair

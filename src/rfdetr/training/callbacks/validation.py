@@ -1,0 +1,96 @@
+"""At the end of an epoch: close its books and evaluate the weights."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor
+
+from rfdetr.config.runs import TrainConfig
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.batches import EpochBatches
+from rfdetr.devices import autocast_dtype
+from rfdetr.evaluation.evaluate import run_all
+from rfdetr.models.criterion import Losses, detection_losses, total_loss
+from rfdetr.models.detector import Detector
+from rfdetr.training.epoch import EMA, REGULAR, EpochReport
+from rfdetr.training.module import TrainingModule, by_kind, loss_weights
+from rfdetr.types import ImageBatch, RawOutputs
+
+
+class Validation(lightning.Callback):
+    """Makes the report of the epoch. Regular and averaged weights are evaluated on the same pass over the images."""
+
+    def __init__(self, annotations: Annotations, config: TrainConfig, batches: EpochBatches) -> None:
+        self.annotations = annotations
+        self.config = config
+        self.batches = batches
+        self.report: EpochReport | None = None
+        self._started = 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if not isinstance(module, TrainingModule):
+            raise TypeError("only a TrainingModule has what a report needs")
+        losses = module.mean_losses()  # waits for the device, so the clock is read after it
+        seconds = time.perf_counter() - self._started
+        epoch = module.progress.epoch
+        self.report = EpochReport(
+            epoch=epoch,
+            step=module.progress.step,
+            lr=max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            losses=losses,
+            images_per_second=module.steps_summed * self.batches.images_per_step / seconds,
+        )
+        if epoch % self.config.eval_interval == 0 or epoch == self.config.epochs:
+            self._evaluate(self.report, module)
+
+    def _evaluate(self, report: EpochReport, module: TrainingModule) -> None:
+        detectors: dict[str, Detector] = {REGULAR: module.detector}
+        if module.ema:
+            detectors[EMA] = module.ema.detector
+        losses = ValidationLoss(module.device, self.config)
+        evaluators = run_all(
+            detectors,
+            self.annotations,
+            batch_size=self.config.eval_batch_size or self.config.batch_size,
+            max_dets=self.config.eval_max_dets,
+            num_workers=self.config.num_workers,
+            device=module.device,
+            dtype=autocast_dtype(self.config.precision, module.device),
+            observe=losses.add if self.config.compute_val_loss else None,
+        )
+        report.results = {kind: evaluator.compute() for kind, evaluator in evaluators.items()}
+        report.val_losses = losses.means()
+
+
+class ValidationLoss:
+    """Losses over a whole split, normalised by its objects; the same however the split is batched."""
+
+    def __init__(self, device: torch.device, config: TrainConfig) -> None:
+        self.weights = loss_weights(config)
+        self.one = torch.ones((), device=device)
+        self.sums: Losses = {}
+        self.objects = 0
+
+    def add(self, kind: str, outputs: RawOutputs, batch: ImageBatch) -> None:
+        """Add a batch; only the regular weights count, as in training."""
+        if kind != REGULAR:
+            return
+        losses = detection_losses(outputs, batch.targets, num_boxes=self.one, groups=1)
+        for name, loss in {**by_kind(losses), "loss": total_loss(losses, self.weights)}.items():
+            self.sums[name] = self.sums.get(name, 0) + loss
+        self.objects += sum(len(target["labels"]) for target in batch.targets)
+
+    def means(self) -> dict[str, float]:
+        """Over all ranks; empty if nothing was added anywhere."""
+        if not self.sums:
+            return {}
+        values: Tensor = torch.stack([*self.sums.values(), self.one * self.objects])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(values)
+        *sums, objects = values.tolist()
+        return dict(zip(self.sums, (value / max(objects, 1) for value in sums), strict=True))

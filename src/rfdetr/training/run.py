@@ -1,0 +1,166 @@
+"""One run, from config to result, top to bottom."""
+
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rfdetr.classes import ClassTable
+from rfdetr.config.model import ModelConfig
+from rfdetr.config.runs import TrainConfig
+from rfdetr.console import say, warn
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
+from rfdetr.data.loading import training_loader
+from rfdetr.errors import ConfigError, WeightsError
+from rfdetr.files import write_json, write_yaml
+from rfdetr.models.detector import Detector
+from rfdetr.training.callbacks.checkpoints import Checkpoints
+from rfdetr.training.callbacks.metrics import Metrics
+from rfdetr.training.callbacks.progress import ProgressDisplay
+from rfdetr.training.callbacks.selection import Selection
+from rfdetr.training.callbacks.validation import Validation
+from rfdetr.training.ema import Ema
+from rfdetr.training.loggers import build_loggers
+from rfdetr.training.module import TrainingModule
+from rfdetr.training.run_dir import RunDir
+from rfdetr.training.state import Progress
+from rfdetr.training.trainer import Position, build_trainer, quiet
+from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint
+from rfdetr.weights.names import from_published
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves behind."""
+
+    output_dir: Path
+    best_checkpoint: Path
+    """The better of regular and averaged weights on the validation split."""
+    metrics: dict[str, Any]
+    """Validation metrics of these weights; with `run_test`, those of the test split under `test`."""
+    history: list[dict[str, Any]]
+    """The rows of metrics.csv."""
+
+
+def train(
+    detector: Detector,
+    classes: ClassTable,
+    train_split: Annotations,
+    valid_split: Annotations,
+    config: TrainConfig,
+    device: torch.device,
+) -> TrainingResult:
+    """Train the detector in place (its weights end as the last step left them) and leave the best in a file."""
+    run_dir = RunDir(Path(config.output_dir))
+    earlier = _load_run(Path(config.resume), detector, classes) if config.resume else None
+    progress = Progress.from_dict((earlier.run or {})["progress"]) if earlier else Progress(seed=_seed(config))
+    if progress.epoch >= config.epochs:
+        raise ConfigError(f"resume: {config.resume} has finished its {progress.epoch} epochs; ask for more with epochs")
+    batches = _batches(len(train_split), detector.config, config, progress)
+    validation = Validation(valid_split, config, batches)
+    callbacks = [
+        Position(batches),
+        validation,
+        Selection(validation, progress, config),
+        Metrics(validation, progress, run_dir, config),
+        Checkpoints(validation, run_dir, classes, config),
+        ProgressDisplay(validation, config, batches),
+    ]
+    trainer = build_trainer(config, device, callbacks, epochs=config.epochs - progress.epoch)
+    batches.world_size = trainer.world_size
+    ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
+    module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch)
+    if earlier:
+        _restore(module, earlier)
+    elif run_dir.last.exists():
+        warn(f"{run_dir.path} holds an earlier run; its files will be replaced")
+    settings = {**config.plain(), "seed": progress.seed, "model": detector.config.plain()}
+    write_yaml(run_dir.settings, settings)
+    trainer.loggers = build_loggers(config, run_dir, settings)
+    loader = training_loader(
+        train_split,
+        batches,
+        augment=config.augment,
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda" if config.pin_memory is None else config.pin_memory,
+        persistent_workers=config.persistent_workers,
+        prefetch_factor=config.prefetch_factor,
+    )
+    say(_opening(detector, train_split, valid_split, batches, progress))
+    with quiet():
+        trainer.fit(module, train_dataloaders=loader)
+    return _result(run_dir, progress, ema is not None)
+
+
+def _seed(config: TrainConfig) -> int:
+    return config.seed if config.seed is not None else secrets.randbits(31)
+
+
+def _load_run(path: Path, detector: Detector, classes: ClassTable) -> Checkpoint:
+    """The checkpoint of an earlier run of the same model on the same classes.
+
+    Raises:
+        WeightsError: another model or other classes, or a file that holds weights alone.
+    """
+    checkpoint = load_checkpoint(path)
+    if checkpoint.run is None:
+        raise WeightsError(f"{path}: holds weights alone, no state of a run. Resume from checkpoint.pth of the run")
+    if checkpoint.classes != classes:
+        raise WeightsError(f"{path}: its classes are not those of the dataset")
+    if checkpoint.config != detector.config:
+        raise WeightsError(f"{path}: its model differs from this one; open it with RFDETR.from_checkpoint")
+    return checkpoint
+
+
+def _restore(module: TrainingModule, earlier: Checkpoint) -> None:
+    run = earlier.run or {}
+    module.detector.load_state_dict(earlier.weights)
+    module.optimizer_state = run["optimizer"]
+    if module.ema and run["ema_model"]:
+        module.ema.detector.load_state_dict(from_published(run["ema_model"]))
+
+
+def _batches(num_images: int, model: ModelConfig, config: TrainConfig, progress: Progress) -> EpochBatches:
+    """The steps of the run, for one process; the trainer knows how many there are."""
+    sizes = [model.resolution]
+    if config.multi_scale:
+        sizes = multi_scale_sizes(model.resolution, model.block_size, config.expanded_scales)
+    return EpochBatches(
+        num_images=num_images,
+        batch_size=config.batch_size,
+        grad_accum_steps=config.grad_accum_steps,
+        seed=progress.seed,
+        rank=0,
+        world_size=1,
+        scale_of_step=partial(step_scale, sizes, progress.seed),
+        epoch=progress.epoch,
+        start_step=progress.step_in_epoch,
+    )
+
+
+def _opening(
+    detector: Detector, train_split: Annotations, valid_split: Annotations, batches: EpochBatches, progress: Progress
+) -> str:
+    """The first line of a run."""
+    model = detector.config
+    parts = [
+        f"RF-DETR {model.size}",
+        f"{model.resolution} x {model.resolution} pixels",
+        f"{len(train_split.classes)} classes",
+        f"{len(train_split)} training and {len(valid_split)} validation images",
+        f"{batches.steps_per_epoch} steps of {batches.images_per_step} images per epoch",
+        f"seed {progress.seed}",
+    ]
+    return ", ".join(parts)
+
+
+def _result(run_dir: RunDir, progress: Progress, has_ema: bool) -> TrainingResult:
+    best = progress.best
+    from_ema = has_ema and best.ema > best.regular
+    metrics = (best.ema_metrics if from_ema else best.regular_metrics) or {}
+    write_json(run_dir.results, metrics)
+    return TrainingResult(run_dir.path, run_dir.best_total, metrics, progress.history)

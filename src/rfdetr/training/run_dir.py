@@ -1,0 +1,43 @@
+"""The names of all files a run writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's output folder."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoint.pth"
+
+    def numbered(self, epoch: int) -> Path:
+        return self.path / f"checkpoint_{epoch}.pth"
+
+    @property
+    def best_regular(self) -> Path:
+        return self.path / "checkpoint_best_regular.pth"
+
+    @property
+    def best_ema(self) -> Path:
+        return self.path / "checkpoint_best_ema.pth"
+
+    @property
+    def best_total(self) -> Path:
+        return self.path / "checkpoint_best_total.pth"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "settings.yaml"
+
+    @property
+    def results(self) -> Path:
+        """Metrics of the best weights."""
+        return self.path / "metrics.json"

@@ -1,0 +1,235 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfdetr.classes import ClassTable
+from rfdetr.coco_names import COCO
+from rfdetr.data.coco import read_coco
+from rfdetr.errors import DatasetError
+
+from .tiny_coco import CAT_AND_DOG, annotation, category, image, write_coco
+
+
+def message(root: Path, split: Any = "train", classes: ClassTable | None = None) -> str:
+    with pytest.raises(DatasetError) as error:
+        read_coco(root, split, classes)
+    return str(error.value)
+
+
+def file_of(root: Path) -> Path:
+    return root / "train" / "_annotations.coco.json"
+
+
+def test_objects_lie_together_by_image_in_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = [
+        annotation(10, image_id=9, category_id=7),
+        annotation(11, image_id=1, bbox=[-1.5, 2, 3, 4], area=11.5),
+        annotation(12, image_id=9, iscrowd=1),
+    ]
+    images = [image(9, file_name="2.png"), image(5, file_name="2.png"), image(1, width=61)]
+    split = read_coco(write_coco(tmp_path, images=images, annotations=rows), "train")
+
+    assert len(split) == 3
+    assert split.file_names.tolist() == ["2.png", "2.png", "1.png"]
+    assert split.image_path(2) == tmp_path / "train" / "1.png"
+    assert split.image_ids.tolist() == [9, 5, 1]
+    assert split.sizes_hw.tolist() == [[40, 60], [40, 60], [40, 61]]
+    assert split.offsets.tolist() == [0, 2, 2, 3]
+    assert split.annotation_ids.tolist() == [10, 12, 11]
+    assert split.labels.tolist() == [1, 0, 0]
+    assert split.is_crowd.tolist() == [False, True, False]
+    assert split.areas.tolist() == [300, 300, 11.5]
+    assert split.boxes_xywh[2].tolist() == [-1.5, 2, 3, 4]
+    assert split.boxes_xywh.dtype == split.areas.dtype == np.float64
+
+
+def test_area_and_iscrowd_may_be_missing(tmp_path: Path) -> None:
+    row = annotation(1, bbox=[0, 0, 2.5, 4])
+    del row["area"], row["iscrowd"]
+    split = read_coco(write_coco(tmp_path, annotations=[row, annotation(2, area=None)]), "train")
+    assert split.areas.tolist() == [10, 300]
+    assert split.is_crowd.tolist() == [False, False]
+
+
+def test_a_split_without_objects_can_be_evaluated(tmp_path: Path) -> None:
+    split = read_coco(write_coco(tmp_path, "valid", annotations=[]), "valid")
+    assert split.boxes_xywh.shape == (0, 4)
+    assert split.offsets.tolist() == [0, 0, 0]
+
+
+def test_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
+    file = file_of(write_coco(tmp_path))
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert len(read_coco(tmp_path, "train")) == 2
+
+
+def test_images_may_lie_in_subfolders(tmp_path: Path) -> None:
+    write_coco(tmp_path, images=[image(1, file_name="day/1.png"), image(2)])
+    (tmp_path / "train/day").mkdir()
+    (tmp_path / "train/1.png").rename(tmp_path / "train/day/1.png")
+    assert read_coco(tmp_path, "train").image_path(0) == tmp_path / "train/day/1.png"
+
+
+@pytest.mark.parametrize(
+    ("categories", "names"),
+    [
+        pytest.param([category(7, "dog"), category(3, "cat")], ["cat", "dog"], id="sorted by id"),
+        pytest.param(
+            [category(0, "animals"), category(3, "cat", supercategory="animals")], ["cat"], id="a parent is no class"
+        ),
+        pytest.param(
+            [category(0, "ant", supercategory="cat"), category(3, "cat")],
+            ["ant", "cat"],
+            id="unless objects bear its name",
+        ),
+        pytest.param(
+            [category(3, "cat", supercategory="cat"), category(4, "dog", supercategory="dog")],
+            ["cat", "dog"],
+            id="its own parent is a class",
+        ),
+        pytest.param(
+            [category(0, "cat"), category(3, "cat", supercategory="cat")], ["cat"], id="a parent of the same name"
+        ),
+        pytest.param(
+            [category(3, "cat"), category(4, "none", supercategory=None)], ["cat", "none"], id="'none' means no parent"
+        ),
+    ],
+)
+def test_class_table(tmp_path: Path, categories: list[Any], names: list[str]) -> None:
+    classes = read_coco(write_coco(tmp_path, categories=categories), "train").classes
+    assert list(classes.names) == names
+    assert list(classes.class_ids) == list(range(len(names)))
+
+
+def test_all_categories_are_classes_where_every_one_is_a_parent(tmp_path: Path) -> None:
+    circle = [category(1, "a", supercategory="b"), category(2, "b", supercategory="a")]
+    split = read_coco(write_coco(tmp_path, "valid", annotations=[], categories=circle), "valid")
+    assert split.classes.names == ("a", "b")
+
+
+def test_the_training_classes_hold_for_other_splits_by_name(tmp_path: Path) -> None:
+    classes = read_coco(write_coco(tmp_path), "train").classes
+    other_ids = [category(1, "dog"), category(2, "bird"), category(3, "cat")]
+    rows = [annotation(1, category_id=1), annotation(2, category_id=3)]
+    valid = read_coco(write_coco(tmp_path, "valid", annotations=rows, categories=other_ids), "valid", classes)
+    assert valid.classes is classes
+    assert valid.labels.tolist() == [1, 0]
+
+
+def test_labels_are_class_ids_and_not_positions_in_the_table(tmp_path: Path) -> None:
+    rows = [annotation(1, category_id=7), annotation(2)]
+    assert read_coco(write_coco(tmp_path, annotations=rows), "train", COCO).labels.tolist() == [18, 17]
+
+
+def test_objects_that_the_training_classes_lack(tmp_path: Path) -> None:
+    classes = ClassTable.from_categories([(0, "cat")])
+    rows = [annotation(1), annotation(2, category_id=7), annotation(3, category_id=7)]
+    assert message(write_coco(tmp_path, annotations=rows), classes=classes) == (
+        f"{file_of(tmp_path)}: annotations of categories that are no classes of the model (cat) (2): "
+        "id 2 is a 'dog', id 3 is a 'dog'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param('{\n"images": [1,]}', "not JSON: {} in line 2, column", id="not JSON"),
+        pytest.param("", "not JSON: Expecting value in line 1, column 1", id="empty file"),
+        pytest.param(
+            "[]",
+            'expected an object with "images", "annotations", "categories", got a list',
+            id="results, not a dataset",
+        ),
+        pytest.param(
+            '{"images": [], "categories": {}}',
+            'no list "annotations", "categories". A COCO file has "images", "annotations", "categories"',
+            id="tables missing",
+        ),
+    ],
+)
+def test_not_a_coco_file(tmp_path: Path, text: str, complaint: str) -> None:
+    file_of(write_coco(tmp_path)).write_text(text, encoding="utf-8")
+    start, _, end = complaint.partition("{}")
+    assert message(tmp_path).startswith(f"{file_of(tmp_path)}: {start}")
+    assert end in message(tmp_path)
+
+
+def test_not_a_text_file(tmp_path: Path) -> None:
+    file_of(write_coco(tmp_path)).write_bytes(b'{"images": "\xff\xfe"}')
+    assert message(tmp_path) == f"{file_of(tmp_path)}: not a text file in UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        pytest.param({"images": []}, "no images", id="no images"),
+        pytest.param({"annotations": [], "categories": []}, "no categories", id="no categories"),
+        pytest.param(
+            {"images": [image(1), image(2), image(2)]}, "ids of images used more than once (1): 2", id="image id twice"
+        ),
+        pytest.param(
+            {"categories": [*CAT_AND_DOG, category(3, "cow")]},
+            "ids of categories used more than once (1): 3",
+            id="category id twice",
+        ),
+        pytest.param(
+            {"categories": [*CAT_AND_DOG, category(4, "cat")]},
+            "names of categories used more than once (1): 'cat'",
+            id="category name twice",
+        ),
+        pytest.param(
+            {"images": [image(number) for number in (1, 3, 4, 5, 6)]},
+            "images without a file in {folder} (4): 3.png (id 3), 4.png (id 4), 5.png (id 5), ...",
+            id="missing files",
+        ),
+        pytest.param(
+            {"annotations": [annotation(1), annotation(5, image_id=99)]},
+            "annotations of image ids that are not in images (1): id 5 has 99",
+            id="unknown image",
+        ),
+        pytest.param(
+            {"annotations": [annotation(1), annotation(5, category_id=4)]},
+            "annotations of category ids that are not in categories (1): id 5 has 4",
+            id="unknown category",
+        ),
+        pytest.param(
+            {"annotations": [annotation(1, iscrowd=1), annotation(2, bbox=[3, 4, 0, 9])]},
+            "no object to train on: no annotations but crowd regions and boxes without area",
+            id="nothing to learn",
+        ),
+    ],
+)
+def test_problems(tmp_path: Path, tables: dict[str, list[Any]], complaint: str) -> None:
+    folder = write_coco(tmp_path, "train", **tables) / "train"
+    assert complaint.format(folder=folder) in message(tmp_path)
+
+
+def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
+    write_coco(
+        tmp_path,
+        images=[image(1), image(2, width=0), image(3)],
+        annotations=[annotation(1, bbox=[1, 2, 3]), annotation(2, image_id=2), annotation(3, image_id=8)],
+    )
+    assert message(tmp_path).splitlines() == [
+        f"{file_of(tmp_path)} has 4 problems:",
+        "  images whose 'width' is not a positive whole number (1): id 2 has 0",
+        "  annotations whose 'bbox' is not [x, y, width, height] in finite numbers, width and height not negative (1): "
+        "id 1 has [1, 2, 3]",
+        f"  images without a file in {tmp_path}/train (1): 3.png (id 3)",
+        "  annotations of image ids that are not in images (1): id 3 has 8",
+    ]
+
+
+def test_real_annotations(shared: Path) -> None:
+    split = read_coco(shared / "data/bccd", "train")
+    assert split.classes.names == ("Platelets", "RBC", "WBC")
+    assert len(split) == 205
+    assert np.bincount(split.labels).tolist() == [209, 2381, 214]
+
+
+def test_many_objects(tmp_path: Path) -> None:
+    rows = [annotation(number, image_id=1 + number % 2) for number in range(30_000)]
+    split = read_coco(write_coco(tmp_path, annotations=rows), "train")
+    assert split.offsets.tolist() == [0, 15_000, 30_000]

@@ -1,0 +1,180 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
+from rfdetr.data.coco import read_coco
+from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, training_loader
+from rfdetr.data.synthetic import draw_dataset
+from rfdetr.errors import ImageError
+from rfdetr.types import ImageBatch
+
+from .tiny_coco import annotation, image, write_coco
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_dataset(folder, train_images=12, seed=0)
+    return read_coco(folder, "train")
+
+
+def epoch(annotations: Annotations, batch_size: int = 2, grad_accum_steps: int = 2, **changes: Any) -> EpochBatches:
+    sampler = EpochBatches(
+        len(annotations),
+        batch_size,
+        grad_accum_steps,
+        seed=1,
+        rank=0,
+        world_size=1,
+        scale_of_step=lambda step: step_scale([32, 64, 96], 1, step),
+        min_steps=3,
+    )
+    return replace(sampler, **changes)
+
+
+def tensors(steps: Iterator[list[ImageBatch]]) -> list[list[Any]]:
+    """Everything in the steps, sample by sample."""
+    return [
+        [
+            [pixels, target["boxes"], target["labels"], target["orig_size"], torch.tensor(target["image_id"])]
+            for batch in step
+            for pixels, target in zip(batch.images, batch.targets, strict=True)
+        ]
+        for step in steps
+    ]
+
+
+def assert_identical(a: list[Any], b: list[Any]) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_step_is_its_micro_batches(shapes: Annotations) -> None:
+    steps = list(training_loader(shapes, epoch(shapes), augment="default", num_workers=0))
+    assert [[len(batch.targets) for batch in step] for step in steps] == [[2, 2]] * 3
+    sizes = [step_scale([32, 64, 96], 1, step) for step in range(3)]
+    assert [[batch.images.shape for batch in step] for step in steps] == [[(2, 3, size, size)] * 2 for size in sizes]
+    target = steps[0][0].targets[0]
+    assert target["orig_size"].tolist() == [192, 192]
+    assert 0 <= target["boxes"].min() <= target["boxes"].max() <= 1
+    assert len(target["boxes"]) == len(target["labels"])
+    assert steps[0][0].padding_mask is None
+
+
+@pytest.mark.parametrize(("context", "num_workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_change_nothing(shapes: Annotations, context: str, num_workers: int) -> None:
+    alone = training_loader(shapes, epoch(shapes), augment="default", num_workers=0)
+    shared_out = training_loader(shapes, epoch(shapes), augment="default", num_workers=num_workers)
+    shared_out.multiprocessing_context = context
+    assert_identical(tensors(iter(alone)), tensors(iter(shared_out)))
+
+
+def test_persistent_workers_follow_the_epoch(shapes: Annotations) -> None:
+    sampler = epoch(shapes)
+    loader = training_loader(shapes, sampler, augment="default", num_workers=1)
+    first = tensors(iter(loader))
+    sampler.epoch, sampler.start_step = 1, 1
+    resumed = tensors(iter(loader))
+    fresh = training_loader(shapes, epoch(shapes, epoch=1), augment="default", num_workers=0)
+    assert_identical(resumed, tensors(iter(fresh))[1:])
+    assert len(first) == 3
+
+
+def test_micro_batches_of_one_hold_the_same_samples(shapes: Annotations) -> None:
+    whole = training_loader(shapes, epoch(shapes, 4, 1), augment="default", num_workers=0)
+    single = training_loader(shapes, epoch(shapes, 1, 4), augment="default", num_workers=0)
+    assert_identical(tensors(iter(whole)), tensors(iter(single)))
+
+
+def test_an_augmentation_belongs_to_seed_epoch_and_index(shapes: Annotations) -> None:
+    dataset = TrainingDataset(shapes, "default", seed=1)
+    request = SampleRequest(index=2, epoch=0, size=64)
+    again = TrainingDataset(shapes, "default", seed=1)[request]
+    assert dataset[request][0].equal(again[0])
+    others = [dataset[replace(request, epoch=number)][0] for number in range(1, 9)]
+    others += [TrainingDataset(shapes, "default", seed=seed)[request][0] for seed in range(2, 9)]
+    assert sum(not other.equal(again[0]) for other in others) > 9
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(shapes: Annotations) -> None:
+    train = TrainingDataset(shapes, "none", seed=1)[SampleRequest(3, epoch=7, size=64)]
+    evaluation = EvaluationDataset(shapes, 64)[3]
+    assert train[0].equal(evaluation[0])
+    torch.testing.assert_close(train[1]["boxes"], evaluation[1]["boxes"])
+    assert train[1]["labels"].equal(evaluation[1]["labels"])
+
+
+def test_evaluation_over_all_ranks_sees_each_image_once_and_in_order(shapes: Annotations) -> None:
+    ids = [
+        [
+            target["image_id"]
+            for batch in evaluation_loader(shapes, 32, batch_size=3, num_workers=0, rank=rank, world_size=5)
+            for target in batch.targets
+        ]
+        for rank in range(5)
+    ]
+    assert ids == [[0, 5, 10], [1, 6, 11], [2, 7], [3, 8], [4, 9]]
+
+
+def test_evaluation_batches(shapes: Annotations) -> None:
+    loader = evaluation_loader(shapes, 32, batch_size=5, num_workers=2)
+    assert [len(batch.images) for batch in loader] == [5, 5, 2]
+    assert len(loader) == 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loading_leaves_the_global_random_state_alone(shapes: Annotations, num_workers: int) -> None:
+    before: Tensor = torch.get_rng_state()
+    list(training_loader(shapes, epoch(shapes), augment="default", num_workers=num_workers))
+    list(evaluation_loader(shapes, 32, batch_size=4, num_workers=num_workers))
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_picture_gives_its_own_message_from_a_worker_too(tmp_path: Path, num_workers: int) -> None:
+    annotations = read_coco(write_coco(tmp_path), "train")
+    (tmp_path / "train/2.png").write_bytes(b"")
+    with pytest.raises(ImageError) as error:
+        list(evaluation_loader(annotations, 32, batch_size=1, num_workers=num_workers))
+    assert str(error.value) == f"{tmp_path}/train/2.png: not an image, or in a format that Pillow cannot read"
+
+
+def test_a_picture_of_another_size_than_its_annotations(tmp_path: Path) -> None:
+    annotations = read_coco(write_coco(tmp_path, images=[image(1, width=640, height=480), image(2)]), "train")
+    with pytest.raises(ImageError) as error:
+        EvaluationDataset(annotations, 32)[0]
+    assert str(error.value) == (
+        f"{tmp_path}/train/1.png: is 60 x 40 pixels, but _annotations.coco.json says 640 x 480: "
+        "its boxes would be misplaced. Correct one of the two"
+    )
+
+
+def test_a_picture_annotated_before_it_was_turned_upright(tmp_path: Path) -> None:
+    annotations = read_coco(write_coco(tmp_path), "train")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((40, 60, 3), dtype=np.uint8)).save(tmp_path / "train/1.png", exif=exif)
+    with pytest.raises(ImageError, match=r"is 40 x 60 pixels, .*says 60 x 40: .*Its EXIF orientation turns it, "):
+        EvaluationDataset(annotations, 32)[0]
+
+
+def test_many_small_targets_need_few_file_handles(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    rows = [annotation(number, image_id=number % 400) for number in range(400)]
+    images = [image(number, file_name="1.png") for number in range(400)]
+    annotations = read_coco(write_coco(tmp_path, images=images, annotations=rows), "train")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        kept = list(evaluation_loader(annotations, 32, batch_size=100, num_workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sum(len(batch.targets) for batch in kept) == 400

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rfdetr.data.preprocess import MEAN, STD, for_evaluation, for_prediction, normalize, to_tensor
+
+
+def oracle_picture(seed: int, height: int, width: int) -> Image.Image:
+    random = np.random.RandomState(seed)
+    coarse = random.randint(0, 256, (height // 10 + 2, width // 10 + 2, 3)).astype(np.uint8)
+    blocks = np.kron(coarse, np.ones((10, 10, 1), np.uint8))[:height, :width].astype(np.int64)
+    noisy = blocks + random.randint(-20, 21, (height, width, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def stats(x: Tensor) -> Tensor:
+    x = x.double()
+    return torch.stack([x.sum(), x.mean(), x.std(correction=0), x.abs().sum(), x.min(), x.max()])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_both_pipelines_agree_with_the_reference(shared: Path, number: int) -> None:
+    rule = json.loads((shared / "spec/oracles/pipeline.json").read_text())[f"predict{number}"]
+    expected = load_file(shared / "spec/oracles/pipeline.safetensors")
+    picture = oracle_picture(rule["seed"], *rule["hw"])
+    for name, seen in (
+        ("predict", for_prediction(to_tensor(picture), 384)),
+        ("val", for_evaluation(picture, 384)),
+    ):
+        torch.testing.assert_close(seen[:, ::24, ::24], expected[f"{name}{number}.input_sub"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(stats(seen), expected[f"{name}{number}.input_stats"], rtol=1e-5, atol=1e-6)
+
+
+def test_black_and_white() -> None:
+    pixels = np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8)
+    assert to_tensor(pixels).tolist() == [[[0, 1]], [[0, 1]], [[0, 1]]]
+    assert to_tensor(Image.fromarray(pixels)).equal(to_tensor(pixels))
+
+
+def test_normalisation_is_by_channel_for_one_image_or_many() -> None:
+    mean = torch.tensor(MEAN).view(3, 1, 1).expand(3, 4, 5)
+    assert normalize(mean).abs().max() == 0
+    above = (mean + torch.tensor(STD).view(3, 1, 1)).expand(2, 3, 4, 5)
+    torch.testing.assert_close(normalize(above), torch.ones(2, 3, 4, 5))
+
+
+def test_evaluation_shrinks_with_antialiasing_and_prediction_without() -> None:
+    """Every fourth row is white: their mean is grey; between the rows that prediction samples there is none."""
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    pixels[::4] = 255
+    black, grey = normalize(torch.zeros(3, 1, 1)), normalize(torch.full((3, 1, 1), 0.25))
+    inner = for_evaluation(Image.fromarray(pixels), 16)[:, 1:-1]
+    torch.testing.assert_close(inner, grey.expand_as(inner), rtol=0, atol=0.3)
+    assert (for_prediction(to_tensor(pixels), 16) == black).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_is_the_same() -> None:
+    image = torch.rand(3, 50, 70)
+    torch.testing.assert_close(for_prediction(image.cuda(), 64).cpu(), for_prediction(image, 64), rtol=0, atol=1e-5)

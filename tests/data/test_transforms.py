@@ -1,0 +1,104 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfdetr.boxes import cxcywh_to_xyxy
+from rfdetr.data.preprocess import for_evaluation, normalize
+from rfdetr.data.transforms import Geometry, apply, sample_geometry, whole_image
+
+NO_LABELS = torch.zeros(0, dtype=torch.int64)
+NO_BOXES = torch.zeros(0, 4)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_boxes_stay_on_their_pixels(seed: int) -> None:
+    """A white rectangle on black is found again where its box went."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(100, 900, 2))
+    x1, y1 = rng.integers(0, width - 20), rng.integers(0, height - 20)
+    x2, y2 = rng.integers(x1 + 20, width, endpoint=True), rng.integers(y1 + 20, height, endpoint=True)
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[y1:y2, x1:x2] = 255
+    size = 256
+
+    geometry = sample_geometry(rng, (height, width))
+    boxes = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32)
+    seen, boxes, labels = apply(Image.fromarray(pixels), boxes, torch.tensor([5]), geometry, size)
+
+    middle = normalize(torch.full((3, 1, 1), 0.5))
+    rows, columns = (seen > middle).all(dim=0).nonzero(as_tuple=True)
+    if len(labels) == 0:
+        assert len(rows) == 0
+        return
+    corners = cxcywh_to_xyxy(boxes)[0] * size
+    if (corners[2:] - corners[:2]).min() < 1:  # a sliver: too thin to be seen
+        return
+    found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    # A scaled edge is where brightness crosses one half, to within a pixel of the result or half one of the original.
+    torch.testing.assert_close(corners, found.float(), rtol=0, atol=1 + size / min(height, width) / 2)
+    assert labels.tolist() == [5]
+
+
+def test_the_whole_image_is_what_evaluation_sees() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    seen, boxes, _ = apply(image, torch.tensor([[30.0, 45, 60, 90]]), torch.tensor([1]), whole_image((90, 120)), 64)
+    assert seen.equal(for_evaluation(image, 64))
+    assert boxes.tolist() == [[0.375, 0.75, 0.25, 0.5]]
+
+
+def test_a_flip_mirrors_pixels_and_boxes() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    boxes, labels, whole = torch.tensor([[30.0, 45, 60, 90]]), torch.tensor([1]), whole_image((90, 120)).crop_xyxy
+    plain = apply(image, boxes, labels, Geometry(whole), 64)
+    mirrored = apply(image, boxes, labels, Geometry(whole, flip=True), 64)
+    assert mirrored[0].equal(plain[0].flip(-1))
+    assert mirrored[1].tolist() == [[0.625, 0.75, 0.25, 0.5]]
+
+
+def test_boxes_are_cut_at_the_crop_and_those_outside_go_with_their_labels() -> None:
+    boxes = torch.tensor([[0.0, 0, 20, 20], [0, 0, 10, 10], [60, 60, 90, 90], [12, 12, 14, 14]])
+    labels = torch.tensor([1, 2, 3, 4])
+    _, seen, kept = apply(Image.new("RGB", (100, 100)), boxes, labels, Geometry((10.0, 10.0, 50.0, 50.0)), 32)
+    assert kept.tolist() == [1, 4]
+    torch.testing.assert_close(cxcywh_to_xyxy(seen), torch.tensor([[0, 0, 0.25, 0.25], [0.05, 0.05, 0.1, 0.1]]))
+
+
+def test_an_image_without_objects() -> None:
+    seen, boxes, labels = apply(Image.new("RGB", (9, 9)), NO_BOXES, NO_LABELS, whole_image((9, 9)), 32)
+    assert seen.shape == (3, 32, 32)
+    assert boxes.shape == (0, 4)
+    assert len(labels) == 0
+
+
+@pytest.mark.parametrize(
+    "size_hw",
+    [(480, 640), (640, 480), (500, 500), (1, 1), (1, 3000), (777, 1333)],
+    ids=lambda size_hw: f"{size_hw[0]}x{size_hw[1]}",
+)
+def test_a_crop_is_a_square_in_the_image_of_64_to_100_percent_of_its_shorter_side(size_hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    height, width = size_hw
+    sides = []
+    for _ in range(400):
+        x1, y1, x2, y2 = sample_geometry(rng, size_hw).crop_xyxy
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+        if (x1, y1, x2, y2) != (0, 0, width, height):
+            assert x2 - x1 == pytest.approx(y2 - y1)
+            sides.append((x2 - x1) / min(size_hw))
+    if size_hw == (480, 640):
+        assert min(sides) == pytest.approx(384 / 600, abs=0.03)
+        assert max(sides) == pytest.approx(1, abs=0.03)
+
+
+def test_half_of_the_samples_are_cropped_and_half_mirrored() -> None:
+    rng = np.random.default_rng(0)
+    drawn = Counter(
+        (geometry.crop_xyxy == (0, 0, 640, 480), geometry.flip)
+        for geometry in (sample_geometry(rng, (480, 640)) for _ in range(2000))
+    )
+    assert len(drawn) == 4
+    assert all(count == pytest.approx(500, abs=80) for count in drawn.values())

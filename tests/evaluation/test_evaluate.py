@@ -1,0 +1,150 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfdetr.config.presets import preset
+from rfdetr.config.runs import EvaluateConfig
+from rfdetr.data.annotations import Annotations
+from rfdetr.data.coco import read_coco
+from rfdetr.evaluation.evaluate import evaluate, run_all
+from rfdetr.models.detector import Detector
+from rfdetr.types import ImageBatch, RawOutputs
+
+from .scenes import pycocotools_metrics, run_pycocotools
+
+CPU = torch.device("cpu")
+TINY = preset("nano").replace(
+    resolution=64,
+    positional_encoding_size=4,
+    encoder_width=32,
+    encoder_heads=2,
+    encoder_depth=2,
+    out_feature_indexes=(1, 2),
+    hidden_dim=32,
+    sa_nheads=2,
+    ca_nheads=2,
+    dec_layers=1,
+    num_classes=3,
+    num_queries=16,
+    num_select=64,
+    group_detr=1,
+)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    """With random weights, it predicts a small box of every class in the middle of each of the 4 x 4 cells."""
+    return Detector(TINY).eval()
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Annotations:
+    """Five noise images of several sizes; but for the last, each has one object, in the middle of its second cell."""
+    rng = np.random.default_rng(0)
+    images, objects = [], []
+    (tmp_path / "test").mkdir()
+    for k in range(5):
+        width, height = 60 + 10 * k, 90 - 5 * k
+        noise = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "test" / f"{k}.png")
+        images.append({"id": 40 - k, "file_name": f"{k}.png", "width": width, "height": height})
+        box = [0.35 * width, 0.35 * height, 0.05 * width, 0.05 * height]
+        objects.append({"id": k + 1, "image_id": 40 - k, "category_id": 7 + k % 3, "bbox": box, "area": 9})
+    categories = [{"id": 7 + k, "name": name} for k, name in enumerate(("cat", "dog", "owl"))]
+    content = {"images": images, "annotations": objects[:-1], "categories": categories}
+    (tmp_path / "test" / "_annotations.coco.json").write_text(json.dumps(content))
+    return read_coco(tmp_path, "test")
+
+
+def config(annotations: Annotations, batch_size: int = 2, log_per_class_metrics: bool = True) -> EvaluateConfig:
+    return EvaluateConfig(
+        dataset_dir=annotations.image_dir.parent,
+        batch_size=batch_size,
+        num_workers=0,
+        log_per_class_metrics=log_per_class_metrics,
+    )
+
+
+def test_pycocotools_on_annotation_file_and_results_gives_the_same_numbers(
+    detector: Detector, annotations: Annotations
+) -> None:
+    result, rows = evaluate(detector, annotations, config(annotations), CPU)
+    assert len(rows) > 50
+    file = json.loads(annotations.annotation_file.read_text())
+    for row in file["annotations"]:
+        row["iscrowd"] = 0  # pycocotools insists on it
+    metrics, per_class = pycocotools_metrics(run_pycocotools(file, rows, max_dets=500), max_dets=500)
+    assert result["mAR"] > 0  # type: ignore[operator]
+    assert {name: result[name] for name in metrics} == pytest.approx(metrics, abs=1e-9)
+    assert result.per_class == pytest.approx(per_class, abs=1e-9)
+
+
+def test_boxes_are_in_pixels_of_the_original_images(detector: Detector, annotations: Annotations) -> None:
+    _, rows = evaluate(detector, annotations, config(annotations), CPU)
+    for image_id, (height, width) in zip(annotations.image_ids, annotations.sizes_hw, strict=True):
+        x, y, w, h = np.array([row["bbox"] for row in rows if row["image_id"] == image_id]).T
+        assert min(x.min(), y.min()) >= 0
+        assert (x + w).max() <= width + 1e-4
+        assert (y + h).max() <= height + 1e-4
+
+
+def test_the_batch_size_does_not_matter(detector: Detector, annotations: Annotations) -> None:
+    _, ones = evaluate(detector, annotations, config(annotations, batch_size=1), CPU)
+    _, fives = evaluate(detector, annotations, config(annotations, batch_size=5), CPU)
+    assert [row["image_id"] for row in ones] == [row["image_id"] for row in fives]
+    np.testing.assert_allclose([row["score"] for row in ones], [row["score"] for row in fives], atol=1e-5)
+
+
+def test_per_class_numbers_can_be_left_out(detector: Detector, annotations: Annotations) -> None:
+    result, _ = evaluate(detector, annotations, config(annotations, log_per_class_metrics=False), CPU)
+    assert result.per_class == {}
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_detector_is_left_in_the_mode_it_was_in(
+    is_training: bool, detector: Detector, annotations: Annotations
+) -> None:
+    detector.train(is_training)
+    evaluate(detector, annotations, config(annotations), CPU)
+    assert detector.training == is_training
+    annotations.file_names[0] = "no such file.png"
+    with pytest.raises(Exception, match="no such file"):
+        evaluate(detector, annotations, config(annotations), CPU)
+    assert detector.training == is_training
+    detector.eval()
+
+
+def test_detectors_run_on_the_same_pass_score_as_each_alone(detector: Detector, annotations: Annotations) -> None:
+    other = Detector(TINY, seed=1)
+    observed: list[tuple[str, int, bool]] = []
+
+    def observe(name: str, outputs: RawOutputs, batch: ImageBatch) -> None:
+        observed.append((name, len(batch.targets), outputs["pred_logits"].requires_grad))
+
+    evaluators = run_all(
+        {"one": detector, "other": other},
+        annotations,
+        batch_size=3,
+        max_dets=500,
+        num_workers=0,
+        device=CPU,
+        dtype=None,
+        observe=observe,
+    )
+    assert observed == [("one", 3, False), ("other", 3, False), ("one", 2, False), ("other", 2, False)]
+    for name, model in (("one", detector), ("other", other)):
+        alone, _ = evaluate(model, annotations, config(annotations, batch_size=3), CPU)
+        assert evaluators[name].compute() == alone
+    assert evaluators["one"].coco_results() != evaluators["other"].coco_results()
+
+
+def test_mixed_precision_changes_little(detector: Detector, annotations: Annotations) -> None:
+    _, exact = evaluate(detector, annotations, config(annotations), CPU)
+    _, rounded = evaluate(detector, annotations, config(annotations).replace(precision="bf16"), CPU)
+    exact_scores, rounded_scores = (np.array([row["score"] for row in rows]) for rows in (exact, rounded))
+    np.testing.assert_allclose(rounded_scores, exact_scores, atol=0.02)
+    assert (rounded_scores != exact_scores).any()

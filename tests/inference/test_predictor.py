@@ -1,0 +1,166 @@
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rfdetr.classes import ClassTable
+from rfdetr.config.model import ModelConfig
+from rfdetr.data.preprocess import for_prediction
+from rfdetr.errors import ConfigError, ImageError
+from rfdetr.inference.detections import Detections
+from rfdetr.inference.predictor import evaluating, predict, predict_each
+from rfdetr.inference.sources import ImageSource
+from rfdetr.models.detector import Detector
+from rfdetr.models.postprocess import postprocess
+
+CONFIG = ModelConfig(
+    size="nano",
+    resolution=64,
+    positional_encoding_size=4,
+    encoder_width=32,
+    encoder_depth=3,
+    encoder_heads=2,
+    out_feature_indexes=(1, 3),
+    hidden_dim=32,
+    dec_layers=1,
+    sa_nheads=2,
+    ca_nheads=2,
+    num_queries=8,
+    num_select=6,
+    group_detr=2,
+    num_classes=2,
+)
+CLASSES = ClassTable.from_categories([(1, "cat"), (2, "dog")])
+ARRAY = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(CONFIG).eval()
+
+
+def same(a: Detections, b: Detections) -> bool:
+    pairs = ((a.xyxy, b.xyxy), (a.confidence, b.confidence), (a.class_id, b.class_id))
+    return all(np.allclose(x, y, atol=1e-4) for x, y in pairs if x is not None and y is not None)
+
+
+def test_predictions_are_those_of_the_detector(detector: Detector) -> None:
+    image = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        outputs = detector(for_prediction(image, 64)[None])
+    (expected,) = postprocess(outputs, torch.tensor([[50, 70]]), num_select=6)
+    found = predict(detector, ARRAY, CLASSES, threshold=0)
+    assert len(found) == 6
+    assert np.allclose(found.xyxy, expected.boxes.numpy(), atol=1e-4)
+    assert found.confidence is not None
+    assert np.allclose(found.confidence, expected.scores.numpy(), atol=1e-6)
+    assert found.class_id is not None
+    assert found.class_id.tolist() == expected.labels.tolist()
+
+
+def test_one_image_gives_detections_and_many_give_a_list(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(ARRAY).save(path)
+    tensor = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
+    mixed: list[ImageSource] = [path, str(path), Image.fromarray(ARRAY), ARRAY, tensor]
+    together = predict(detector, mixed, CLASSES, threshold=0, batch_size=2)
+    assert isinstance(together, list)
+    assert len(together) == 5
+    for source, found in zip(mixed, together, strict=True):
+        alone = predict(detector, source, CLASSES, threshold=0)
+        assert isinstance(alone, Detections)
+        assert same(alone, found)
+
+
+def test_images_of_different_sizes_share_a_batch(detector: Detector) -> None:
+    images = [ARRAY, ARRAY[:20, :60], ARRAY[:1, :1]]
+    together = predict(detector, images, CLASSES, threshold=0, batch_size=3)
+    assert all(
+        same(predict(detector, image, CLASSES, threshold=0), d) for image, d in zip(images, together, strict=True)
+    )
+
+
+def test_no_images_give_no_detections(detector: Detector) -> None:
+    assert predict(detector, [], CLASSES) == []
+
+
+def test_an_image_without_detections_keeps_its_place(detector: Detector) -> None:
+    assert [len(found) for found in predict(detector, [ARRAY, ARRAY], CLASSES, threshold=1)] == [0, 0]
+
+
+def test_of_a_stream_one_image_is_held_at_full_size(detector: Detector) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def stream() -> Iterator[np.ndarray]:
+        nonlocal most
+        for _ in range(9):
+            image = ARRAY.copy()
+            alive.append(weakref.ref(image))
+            yield image
+            del image
+            gc.collect()
+            most = max(most, sum(reference() is not None for reference in alive))
+
+    found = predict_each(detector, stream(), CLASSES, threshold=0, batch_size=4)
+    next(found)
+    assert len(alive) == 4
+    assert sum(1 for _ in found) == 8
+    assert most <= 1
+
+
+def test_each_part_of_the_detector_keeps_its_mode(detector: Detector) -> None:
+    detector.train()
+    detector.backbone.eval()
+    predict(detector, ARRAY, CLASSES)
+    assert detector.training
+    assert not any(part.training for part in detector.backbone.modules())
+    assert detector.transformer.training
+    with evaluating(detector):
+        assert not any(part.training for part in detector.modules())
+    detector.eval()
+
+
+def test_prediction_leaves_nothing_for_autograd(detector: Detector) -> None:
+    found = predict_each(detector, [ARRAY, ARRAY], CLASSES, threshold=0, batch_size=1)
+    next(found)
+    assert not torch.is_inference_mode_enabled()  # also between two images of a stream
+    assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        pytest.param("/no/such.png", r"^/no/such\.png: no such file$", id="one"),
+        pytest.param([ARRAY, "/no/such.png"], r"^images\[1\]: /no/such\.png: no such file$", id="of many"),
+        pytest.param([[ARRAY]], r"^images\[0\]: a value of type list is not an image", id="nested list"),
+        pytest.param(ARRAY[..., 0], r"^array of shape \(50, 70\), uint8: a grey image", id="wrong array"),
+        pytest.param(None, "^a value of type NoneType is not an image", id="nothing"),
+    ],
+)
+def test_errors_name_the_input(images: ImageSource, message: str, detector: Detector) -> None:
+    with pytest.raises(ImageError, match=message):
+        predict(detector, images, CLASSES)
+
+
+@pytest.mark.parametrize("images", [ARRAY, [ARRAY]], ids=["one", "many"])
+def test_settings_out_of_range(images: ImageSource, detector: Detector) -> None:
+    with pytest.raises(ConfigError, match="threshold: must be between 0 and 1, got 50"):
+        predict(detector, images, CLASSES, threshold=50)
+    with pytest.raises(ConfigError, match="batch_size: must be at least 1, got 0"):
+        predict(detector, images, CLASSES, batch_size=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(detector: Detector) -> None:
+    expected = predict(detector, ARRAY, CLASSES, threshold=0)
+    found = predict(Detector(CONFIG).cuda(), ARRAY, CLASSES, threshold=0)
+    assert found.confidence is not None
+    assert expected.confidence is not None
+    assert np.allclose(found.confidence, expected.confidence, atol=1e-2)
