@@ -179,7 +179,7 @@ def jittered(truth: dict[str, Any], num_detections: int, rng: np.random.Generato
 
 
 def real(folder: Path, split: str, iou_type: str) -> tuple[dict[str, Any], Any]:
-    """The annotations of a real dataset with jittered and random predictions; every fifth object made a crowd."""
+    """The annotations of a real dataset with jittered and random predictions; a fifth of the objects made crowds."""
     truth = json.loads((folder / split / "_annotations.coco.json").read_text())
     rng = np.random.default_rng(1)
     for row in truth["annotations"]:

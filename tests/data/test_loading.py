@@ -143,7 +143,7 @@ def test_a_broken_picture_gives_its_own_message_from_a_worker_too(tmp_path: Path
     annotations = read_coco(write_coco(tmp_path), "train")
     (tmp_path / "train/2.png").write_bytes(b"")
     with pytest.raises(ImageError) as error:
-        list(evaluation_loader(annotations, 32, batch_size=1, num_workers=num_workers))
+        list(evaluation_loader(annotations, 32, batch_size=1, num_workers=num_workers, persistent_workers=False))
     assert str(error.value) == f"{tmp_path}/train/2.png: not an image, or in a format that Pillow cannot read"
 
 
@@ -174,7 +174,9 @@ def test_many_small_targets_need_few_file_handles(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
-        kept = list(evaluation_loader(annotations, 32, batch_size=100, num_workers=1))
+        loader = evaluation_loader(annotations, 32, batch_size=100, num_workers=1)
+        loader.timeout = 20  # without handles it would wait for ever
+        kept = list(loader)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert sum(len(batch.targets) for batch in kept) == 400

@@ -198,4 +198,4 @@ def _rebuild(images: Tensor, targets: list[tuple[Any, ...]], padding_mask: Tenso
     return ImageBatch(images, rebuilt, padding_mask)
 
 
-# ForkingPickler.register(ImageBatch, _reduce)
+ForkingPickler.register(ImageBatch, _reduce)
