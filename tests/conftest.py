@@ -3,6 +3,17 @@
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and types in the signatures of the tensor modules are checked on every call of the suite.
+TENSOR_MODULES = (
+    "rfdetr.boxes",
+    "rfdetr.models",
+    "rfdetr.inference.detections",
+    "rfdetr.data.preprocess",
+    "rfdetr.report.draw",
+)
+install_import_hook(TENSOR_MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -17,7 +17,7 @@ def cxcywh_to_xyxy(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
     return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
 
-def to_pixels(boxes: Float[Tensor, "*N 4"], size_hw: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N 4"]:
+def to_pixels(boxes: Float[Tensor, "*N 4"], size_hw: Float[Tensor, "*#N 2"]) -> Float[Tensor, "*N 4"]:
     """Normalised cxcywh -> xyxy in pixels, cut off at the image's border.
 
     >>> to_pixels(torch.tensor([[0.5, 0.5, 0.5, 2.0]]), torch.tensor([[100.0, 200.0]]))

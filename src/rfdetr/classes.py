@@ -45,16 +45,6 @@ class ClassTable:
         return max(self.class_ids, default=-1) + 1
 
     @property
-    def class_id_of(self) -> dict[int, int]:
-        """Dataset category id -> class id."""
-        return dict(zip(self.category_ids, self.class_ids, strict=True))
-
-    @property
-    def category_id_of(self) -> dict[int, int]:
-        """Class id -> dataset category id."""
-        return dict(zip(self.class_ids, self.category_ids, strict=True))
-
-    @property
     def name_of(self) -> dict[int, str]:
         """Class id -> name."""
         return dict(zip(self.class_ids, self.names, strict=True))

@@ -154,7 +154,9 @@ def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: 
     detector = Detector(changed, settings.init_seed)
     weights = {name: tensor.cpu() for name, tensor in model.detector.state_dict().items()}
     own_classes = None if same_head else classes
-    _report(load_fitted(detector, weights, model.classes, own_classes, model.detector.config.num_queries))
+    changes = load_fitted(detector, weights, model.classes, own_classes, model.detector.config.num_queries)
+    if model.classes is not None:
+        _report(changes)
     detector.backbone.vit.gradient_checkpointing = model.detector.backbone.vit.gradient_checkpointing
     return detector
 

@@ -116,6 +116,7 @@ def test_the_training_classes_hold_for_other_splits_by_name(tmp_path: Path) -> N
     valid = read_coco(write_coco(tmp_path, "valid", annotations=rows, categories=other_ids), "valid", classes)
     assert valid.classes is classes
     assert valid.labels.tolist() == [1, 0]
+    assert valid.category_id_of == {0: 3, 1: 1}
 
 
 def test_labels_are_class_ids_and_not_positions_in_the_table(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def ground_truth(things: Sequence[Thing], num_images: int = 1, classes: ClassTab
         labels=np.array([thing.label for thing in things], dtype=np.int64),
         is_crowd=np.array([thing.is_crowd for thing in things], dtype=np.bool_),
         annotation_ids=np.arange(len(things), dtype=np.int64) + 1,
+        category_id_of=dict(zip(classes.class_ids, classes.category_ids, strict=True)),
     )
 
 
@@ -97,7 +98,7 @@ def guess(truth: Annotations, image: int, rng: np.random.Generator) -> Predictio
 
 def as_coco(truth: Annotations) -> dict[str, Any]:
     """The annotation file."""
-    category_id_of = truth.classes.category_id_of
+    category_id_of = truth.category_id_of
     images = np.repeat(truth.image_ids, np.diff(truth.offsets))
     return {
         "images": [{"id": int(image_id)} for image_id in truth.image_ids],

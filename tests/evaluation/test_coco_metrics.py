@@ -76,7 +76,9 @@ def test_class_ids_need_not_be_contiguous_nor_sorted() -> None:
     """As in the tables of COCO's published weights."""
     truth, guesses = crowded_scene(seed=5)
     ids = np.array([90, 1, 13])
-    truth = replace(truth, labels=ids[truth.labels], classes=replace(CLASSES, class_ids=(90, 1, 13)))
+    classes = replace(CLASSES, class_ids=(90, 1, 13))
+    category_id_of = dict(zip(classes.class_ids, classes.category_ids, strict=True))
+    truth = replace(truth, labels=ids[truth.labels], classes=classes, category_id_of=category_id_of)
     guesses = [replace(image, labels=torch.from_numpy(ids)[image.labels]) for image in guesses]
     assert_equals_pycocotools(evaluator_of(truth, guesses), as_coco(truth))
     assert list(evaluate(truth, guesses).per_class) == ["cat", "dog", "owl"]

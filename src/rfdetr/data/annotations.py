@@ -1,5 +1,6 @@
 """The ground truth of one split, in a few arrays: loader processes share them without copying."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Annotations:
     labels: Int64[np.ndarray, "M"]  # class ids
     is_crowd: Bool[np.ndarray, "M"]
     annotation_ids: Int64[np.ndarray, "M"]
+    category_id_of: Mapping[int, int]
+    """Class id -> category id of this file, which may differ from that of the training split."""
 
     def __len__(self) -> int:
         """Number of images."""

@@ -48,6 +48,7 @@ def read_coco(dataset_dir: str | Path, split: Split, classes: ClassTable | None 
         labels=np.array([class_ids[row["category_id"]] for row in annotations], dtype=np.int64)[order],
         is_crowd=np.array([bool(row.get("iscrowd")) for row in annotations], dtype=np.bool_)[order],
         annotation_ids=np.array([row["id"] for row in annotations], dtype=np.int64)[order],
+        category_id_of={class_id: category_id for category_id, class_id in class_ids.items()},
     )
 
 

@@ -23,7 +23,7 @@ def open_image(path: str | Path) -> Image.Image:
             # PIL warns about oddities (metadata, large sizes) of files that it can read all the same.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return to_rgb(image)
+                return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -40,14 +40,13 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as upright RGB. 16-bit grey keeps its upper 8 bits.
+    """An image of any mode as RGB. 16-bit grey keeps its upper 8 bits.
 
     Raises:
         ImageError: the pixels have no known range of values.
     """
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in _SIXTEEN_BIT_MODES:
-        upright = Image.fromarray((np.asarray(upright).clip(0, 65535) // 256).astype(np.uint8))
-    elif upright.mode == "F":
+    if image.mode in _SIXTEEN_BIT_MODES:
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+    elif image.mode == "F":
         raise ImageError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -19,6 +19,8 @@ IMAGE_SIZE = 192  # pixels, both sides
 MAX_SHAPES = 6
 MIN_SIDE, MAX_SIDE = 0.2, 0.6  # of the image
 SHAPES = ("circle", "rectangle", "triangle", "star")
+# As of real things, the colour is a cue to the class but no proof: hues of a class scatter around its own.
+HUE_SPREAD = 0.08  # standard deviation, as part of the colour circle; the classes lie a quarter of it apart
 
 _MADE_BY = "rfdetr demo"
 _IMAGES = "shapes_*.jpg"
@@ -110,14 +112,15 @@ def _annotation(shape: Shape) -> dict[str, Any]:
 
 
 def draw_image(rng: np.random.Generator) -> tuple[Image.Image, list[Shape]]:
-    """A picture and the shapes in it. Colours and patterns say nothing about the class."""
+    """A picture and the shapes in it."""
     shapes = _place_shapes(rng, count=int(rng.integers(1, MAX_SHAPES, endpoint=True)))
     background = _background(rng)
     pixels = background.copy()
     for shape in shapes:
         pixels *= 1 - 0.45 * _shadow(shape.coverage)[..., None]
     for shape in shapes:
-        colour = _colour_unlike(rng, background[shape.mask].mean(axis=0))
+        hue = shape.label / len(SHAPES) + HUE_SPREAD * rng.standard_normal()
+        colour = _colour_unlike(rng, background[shape.mask].mean(axis=0), hue)
         pixels += shape.coverage[..., None] * (_paint(rng, shape, colour) - pixels)
     pixels += 0.012 * rng.standard_normal(pixels.shape, dtype=np.float32)
     return Image.fromarray((pixels.clip(0, 1) * 255).astype(np.uint8)), shapes
@@ -184,7 +187,7 @@ def _shadow(coverage: Plane) -> Plane:
 
 def _background(rng: np.random.Generator) -> Pixels:
     """Two muted colours, mixed by a pattern with blotches over it."""
-    dark, light = _colour(rng, saturation=(0.05, 0.5)), _colour(rng, saturation=(0.05, 0.5))
+    dark, light = (_colour(rng, rng.uniform(), saturation=(0.05, 0.5)) for _ in range(2))
     blotches = sum(_noise(rng, cells) * weight for cells, weight in ((3, 0.5), (8, 0.3), (32, 0.2)))
     mix = 0.55 * _pattern(rng, rng.choice(["plain", "stripes", "checks", "dots"])) + 0.45 * blotches
     return np.asarray(dark + mix[..., None] * (light - dark))
@@ -207,14 +210,14 @@ def _pattern(rng: np.random.Generator, name: str) -> Plane:
     return np.asarray((0.5 + 2 * wave).clip(0, 1))
 
 
-def _colour(rng: np.random.Generator, saturation: tuple[float, float]) -> Float32[np.ndarray, "3"]:
-    rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(0.3, 1))
+def _colour(rng: np.random.Generator, hue: float, saturation: tuple[float, float]) -> Float32[np.ndarray, "3"]:
+    rgb = colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(0.3, 1))
     return np.array(rgb, dtype=np.float32)
 
 
-def _colour_unlike(rng: np.random.Generator, other: Float32[np.ndarray, "3"]) -> Float32[np.ndarray, "3"]:
-    """A strong colour that stands out from another: the furthest of a few."""
-    colours = [_colour(rng, saturation=(0.5, 1)) for _ in range(4)]
+def _colour_unlike(rng: np.random.Generator, other: Float32[np.ndarray, "3"], hue: float) -> Float32[np.ndarray, "3"]:
+    """A strong colour of a hue that stands out from another colour: the furthest of a few."""
+    colours = [_colour(rng, hue, saturation=(0.5, 1)) for _ in range(4)]
     return max(colours, key=lambda colour: float(np.abs(colour - other).sum()))
 
 

@@ -87,12 +87,13 @@ class CocoEvaluator:
         )
 
     def coco_results(self) -> list[dict[str, Any]]:
-        """The predictions in COCO's results format, with the dataset's own image and category ids.
+        """The predictions in COCO's results format, with the ids that the annotation file gives images and categories.
 
-        After `compute` in a process group, those of all processes.
+        After `compute` in a process group, those of all processes. Predictions of classes that the file does not know
+        are left out.
         """
         detections = DetectionTable.concatenate(self._tables)
-        category_id_of = self.ground_truth.classes.category_id_of
+        category_id_of = self.ground_truth.category_id_of
         rows = zip(
             self.ground_truth.image_ids[detections.images].tolist(),
             detections.labels.tolist(),
@@ -103,6 +104,7 @@ class CocoEvaluator:
         return [
             {"image_id": image_id, "category_id": category_id_of[label], "bbox": box, "score": score}
             for image_id, label, box, score in rows
+            if label in category_id_of
         ]
 
     def _gather(self) -> None:

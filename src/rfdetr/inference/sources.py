@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from rfdetr.data.images import open_image, to_rgb
@@ -54,7 +54,7 @@ def _download(url: str) -> Image.Image:
     except (OSError, HTTPException, ValueError) as error:
         raise ImageError(f"{url}: cannot be downloaded: {reason(error)}") from None
     try:
-        return to_rgb(Image.open(content))
+        return to_rgb(ImageOps.exif_transpose(Image.open(content)))
     except Exception:  # decoders raise whatever a damaged file leads them to
         raise ImageError(f"{url}: what is there is not an image, or is damaged") from None
 

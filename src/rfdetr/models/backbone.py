@@ -75,6 +75,6 @@ class Backbone(nn.Module):
             levels=config.projector_scale,
         )
 
-    def forward(self, images: Float[Tensor, "B 3 height width"]) -> list[Float[Tensor, "B C h w"]]:
+    def forward(self, images: Float[Tensor, "B 3 height width"]) -> list[Float[Tensor, "B C ..."]]:
         levels: list[Tensor] = self.projector(self.vit(images))
         return levels

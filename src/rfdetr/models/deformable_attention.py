@@ -47,8 +47,8 @@ class DeformableAttention(nn.Module):
         out: Tensor = self.output_proj(joined)
         return out
 
-    def _values(self, memory: Memory) -> list[Float[Tensor, "B*H D/H h w"]]:
-        """The projected memory as one map per level and head; padding reads as 0."""
+    def _values(self, memory: Memory) -> list[Float[Tensor, "N D ..."]]:
+        """The projected memory, per level, as one map per image and head; padding reads as 0."""
         values = memory.zero_padding(self.value_proj(memory.tokens))
         batch, _, dim = values.shape
         maps = values.transpose(1, 2).reshape(batch * self.num_heads, dim // self.num_heads, -1)

@@ -32,7 +32,7 @@ class PatchEmbedding(nn.Module):
 
 
 def resize_positions(
-    positions: Float[Tensor, "1 g*g D"], grid_size: int, size_hw: tuple[int, int]
+    positions: Float[Tensor, "1 S D"], grid_size: int, size_hw: tuple[int, int]
 ) -> Float[Tensor, "1 h w D"]:
     """Position embeddings of a square grid for a grid of another size (bicubic, antialiased, in float32)."""
     grid = positions.view(1, grid_size, grid_size, -1)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,12 @@ class Memory:
 
     tokens: Float[Tensor, "B S D"]
     spatial_shapes: list[tuple[int, int]]  # (height, width) per level
-    level_masks: list[Bool[Tensor, "B h w"]] | None
+    level_masks: list[Bool[Tensor, "B ..."]] | None
 
     @classmethod
     def from_levels(
         cls, levels: list[Float[Tensor, "B D ..."]], padding_mask: Bool[Tensor, "B height width"] | None
-    ) -> Self:
+    ) -> "Memory":
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         masks = None

@@ -9,7 +9,7 @@ from torch import Tensor
 TEMPERATURE = 10000.0
 
 
-def encode_boxes(boxes: Float[Tensor, "*N 4"], dim: int) -> Float[Tensor, "*N 4*dim"]:
+def encode_boxes(boxes: Float[Tensor, "*N 4"], dim: int) -> Float[Tensor, "*N 4*{dim}"]:
     """Cxcywh -> `dim` interleaved sines and cosines each, in the order y, x, w, h (DAB-DETR, arXiv:2201.12329)."""
     exponents = 2 * torch.div(torch.arange(dim, device=boxes.device), 2, rounding_mode="floor") / dim
     periods: Tensor = TEMPERATURE**exponents

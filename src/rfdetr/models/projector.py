@@ -32,7 +32,7 @@ class ConvNorm(nn.Module):
         self.bn = ChannelLayerNorm(out_channels)
         self.activation = activation
 
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D ..."]:
         out: Tensor = self.activation(self.bn(self.conv(x)))
         return out
 

@@ -57,8 +57,8 @@ class Transformer(nn.Module):
     def forward(
         self,
         memory: Memory,
-        query_feat: Float[Tensor, "G*Q D"],
-        refpoint_embed: Float[Tensor, "G*Q 4"],
+        query_feat: Float[Tensor, "rows D"],
+        refpoint_embed: Float[Tensor, "rows 4"],
         groups: int,
     ) -> tuple[list[Float[Tensor, "B GQ D"]], Float[Tensor, "B GQ 4"], LayerOutputs]:
         """Query states per decoder layer, their reference boxes (cxcywh), and the encoder's predictions.
@@ -72,6 +72,6 @@ class Transformer(nn.Module):
         tgt = self._rows(query_feat, groups, count).expand(memory.tokens.shape[0], -1, -1)
         return self.decoder(tgt, reference, memory, groups), reference, enc_outputs
 
-    def _rows(self, embedding: Float[Tensor, "G*Q N"], groups: int, count: int) -> Float[Tensor, "g*count N"]:
+    def _rows(self, embedding: Float[Tensor, "rows N"], groups: int, count: int) -> Float[Tensor, "{groups}*{count} N"]:
         """The first `count` rows of each of the first `groups` groups."""
         return embedding.view(-1, self.num_queries, embedding.shape[-1])[:groups, :count].flatten(0, 1)

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def split_windows(grid: Float[Tensor, "B h w D"], num_windows: int) -> Float[Tensor, "B*n*n (h/n)*(w/n) D"]:
+def split_windows(grid: Float[Tensor, "B h w D"], num_windows: int) -> Float[Tensor, "B*{num_windows}**2 S D"]:
     """Cut into `num_windows` per axis. Windows of one image follow each other, row by row, as do tokens in a window."""
     batch, height, width, dim = grid.shape
     n = num_windows
@@ -13,7 +13,7 @@ def split_windows(grid: Float[Tensor, "B h w D"], num_windows: int) -> Float[Ten
 
 
 def merge_windows(
-    windows: Float[Tensor, "B*n*n (h/n)*(w/n) D"], num_windows: int, size_hw: tuple[int, int]
+    windows: Float[Tensor, "R S D"], num_windows: int, size_hw: tuple[int, int]
 ) -> Float[Tensor, "B h w D"]:
     """The inverse of `split_windows` for a grid of `size_hw` tokens."""
     (height, width), n = size_hw, num_windows

@@ -1,0 +1,61 @@
+"""A detector small enough to train in a test, and how it is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rfdetr.config.model import ModelConfig
+from rfdetr.config.runs import TrainConfig
+from rfdetr.data.coco import read_coco
+from rfdetr.models.detector import Detector
+from rfdetr.training.run import TrainingResult, train
+
+CPU = torch.device("cpu")
+TINY = ModelConfig(
+    size="nano",
+    resolution=64,
+    positional_encoding_size=4,
+    encoder_width=32,
+    encoder_depth=3,
+    encoder_heads=2,
+    out_feature_indexes=(1, 2, 3),
+    hidden_dim=32,
+    dec_layers=2,
+    sa_nheads=2,
+    ca_nheads=2,
+    num_queries=10,
+    num_select=20,
+    group_detr=3,
+    num_classes=4,
+)
+
+
+def tiny_config(dataset_dir: Path, output_dir: Path, **settings: Any) -> TrainConfig:
+    """One epoch of five steps at rates that suit random weights, unless told otherwise."""
+    usual: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": 4,
+        "grad_accum_steps": 1,
+        "num_workers": 0,
+        "seed": 0,
+        "lr": 3e-3,
+        "lr_encoder": 3e-3,
+        "lr_vit_layer_decay": 1.0,
+        "lr_component_decay": 1.0,
+        "clip_max_norm": 1.0,
+        "multi_scale": False,
+        "tensorboard": False,
+    }
+    return TrainConfig(dataset_dir=dataset_dir, output_dir=output_dir, **{**usual, **settings})
+
+
+def train_tiny(
+    dataset_dir: Path, output_dir: Path, detector: Detector | None = None, **settings: Any
+) -> tuple[TrainingResult, Detector]:
+    """What a run leaves behind, and the detector as its last step left it."""
+    config = tiny_config(dataset_dir, output_dir, **settings)
+    train_split = read_coco(dataset_dir, "train")
+    valid_split = read_coco(dataset_dir, "valid", train_split.classes)
+    detector = (detector or Detector(TINY)).train()
+    return train(detector, train_split.classes, train_split, valid_split, config, CPU), detector
