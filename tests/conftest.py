@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+from rfdetr.data.synthetic import draw_dataset
+
 # Shapes and types in the signatures of the tensor modules are checked on every call of the suite.
 TENSOR_MODULES = (
     "rfdetr.boxes",
@@ -24,3 +26,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder ../shared")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of eight training images with circles, rectangles, triangles and stars. Not to be changed."""
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_dataset(folder, train_images=8, seed=0)
+    return folder

@@ -19,6 +19,7 @@ from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import write_json
 from rfdetr.models.detector import Detector
 from rfdetr.training.run import TrainingResult, train
+from rfdetr.training.run_dir import RunDir
 from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
 from rfdetr.weights.state_dict import load_fitted
@@ -122,6 +123,8 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         train_split = read_coco(config.dataset_dir, "train", model.classes)
     classes = train_split.classes
     valid_split = read_coco(config.dataset_dir, "valid", classes)
+    if config.run_test:
+        read_coco(config.dataset_dir, "test", classes)  # its errors belong before the training
     detector = _fitted(model, classes, settings, config)
     vit = detector.backbone.vit
     vit.set_drop_path(config.drop_path)
@@ -134,6 +137,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     if config.run_test:
         test = EvaluateConfig(dataset_dir=config.dataset_dir, eval_max_dets=config.eval_max_dets)
         result.metrics["test"] = evaluate_model(trained, test).to_json()
+        write_json(RunDir(result.output_dir).results, result.metrics)
     return trained, result
 
 

@@ -50,7 +50,7 @@ def step(request: pytest.FixtureRequest) -> Step:
     outputs = detector(images)
     losses = detection_losses(outputs, ground_truth, torch.tensor(recorded["num_boxes"]), GROUPS)
     total = total_loss(losses, WEIGHTS)
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     gradients = {name: weight.grad for name, weight in detector.named_parameters() if weight.grad is not None}
     return Step(recorded, tensors, ground_truth, outputs, losses, total.item(), to_published(gradients))
 
@@ -72,7 +72,9 @@ def test_matches(step: Step) -> None:
     layers = supervised_layers(step.outputs)
     offset = 0
     for image, target in enumerate(step.ground_truth):
-        for (suffix, _), found in zip(layers.items(), match([*layers.values()], step.ground_truth, GROUPS), strict=True):
+        for (suffix, _), found in zip(
+            layers.items(), match([*layers.values()], step.ground_truth, GROUPS), strict=True
+        ):
             layer = {"": "final", "_enc": "enc"}.get(suffix, f"aux{suffix[1:]}")
             recorded = step.recorded_matches[f"match.{layer}.img{image}"]
             here = found.image == image

@@ -1,9 +1,13 @@
 """A detector small enough to train in a test, and how it is trained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.runs import TrainConfig
@@ -29,6 +33,8 @@ TINY = ModelConfig(
     group_detr=3,
     num_classes=4,
 )
+# So small that all steps see the same weights.
+STILL: dict[str, Any] = {"lr": 1e-12, "lr_encoder": 1e-12, "clip_max_norm": 0, "augment": "none", "use_ema": False}
 
 
 def tiny_config(dataset_dir: Path, output_dir: Path, **settings: Any) -> TrainConfig:
@@ -39,8 +45,8 @@ def tiny_config(dataset_dir: Path, output_dir: Path, **settings: Any) -> TrainCo
         "grad_accum_steps": 1,
         "num_workers": 0,
         "seed": 0,
-        "lr": 3e-3,
-        "lr_encoder": 3e-3,
+        "lr": 1e-3,
+        "lr_encoder": 1e-3,
         "lr_vit_layer_decay": 1.0,
         "lr_component_decay": 1.0,
         "clip_max_norm": 1.0,
@@ -59,3 +65,19 @@ def train_tiny(
     valid_split = read_coco(dataset_dir, "valid", train_split.classes)
     detector = (detector or Detector(TINY)).train()
     return train(detector, train_split.classes, train_split, valid_split, config, CPU), detector
+
+
+@contextmanager
+def recorded_gradients() -> Iterator[list[Tensor]]:
+    """The gradient that every optimiser step inside has used, as one vector."""
+    gradients: list[Tensor] = []
+
+    def record(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+
+    hook = register_optimizer_step_post_hook(record)
+    try:
+        yield gradients
+    finally:
+        hook.remove()

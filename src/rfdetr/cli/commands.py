@@ -19,6 +19,7 @@ from rfdetr.config.runs import (
     TrainConfig,
 )
 from rfdetr.console import say
+from rfdetr.files import write_yaml
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,20 @@ def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
 def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig) -> None:
     say(f"train: {changed([choice, settings, config])}")
     result = open_model(choice, settings).train(config)
-    say(f"best weights: {result.best_checkpoint}")
+    scores = ", ".join(f"{name} {result.metrics[name] or 0:.3f}" for name in ("mAP_50_95", "mAP_50"))
+    say(f"best weights: {result.best_checkpoint} ({scores} on the validation split)")
 
 
 def evaluate(choice: ModelChoice, settings: ModelSettings, config: EvaluateConfig) -> None:
     say(f"evaluate: {changed([choice, settings, config])}")
     say(open_model(choice, settings).evaluate(config).table())
+    if config.output_dir is not None:
+        save_settings(Path(config.output_dir), choice, settings, config)
+
+
+def save_settings(output_dir: Path, *configs: Config) -> None:
+    """All settings of a command beside its results, so that `--config` can repeat it."""
+    write_yaml(output_dir / "settings.yaml", {k: v for config in configs for k, v in config.plain().items()})
 
 
 def predict(choice: ModelChoice, settings: ModelSettings, config: PredictConfig) -> None:
@@ -60,6 +69,7 @@ def predict(choice: ModelChoice, settings: ModelSettings, config: PredictConfig)
 
     say(f"predict: {changed([choice, settings, config])}")
     predict_files(open_model(choice, settings), config)
+    save_settings(Path(config.output_dir), choice, settings, config)
 
 
 def demo(config: DemoConfig) -> None:

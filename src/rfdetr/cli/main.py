@@ -3,15 +3,27 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from rfdetr.cli.commands import COMMANDS
+from rfdetr.cli.commands import COMMANDS, Command
 from rfdetr.cli.settings import add_flags, read_configs
-from rfdetr.errors import RFDETRError
+from rfdetr.config.base import suggestion
+from rfdetr.errors import ConfigError, RFDETRError
 from rfdetr.version import __version__
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rfdetr", description="Train, evaluate and run RF-DETR detectors.")
+class Parser(argparse.ArgumentParser):
+    """Raises what argparse would print below pages of usage, and takes no abbreviations: they hide typing errors."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="rfdetr", description="Train, evaluate and run RF-DETR detectors.")
     parser.add_argument("--version", action="version", version=f"rfdetr {__version__}")
     verbs = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, command in COMMANDS.items():
@@ -22,12 +34,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None) -> tuple[Command, dict[str, Any]]:
+    """The command and its flags.
+
+    Raises:
+        ConfigError: a flag that the command does not have, with the nearest one.
+    """
+    arguments, unknown = build_parser().parse_known_args(argv)
+    flags = vars(arguments)
+    command = COMMANDS[flags.pop("command")]
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for config in command.configs for name in config.model_fields]
+        flag = unknown[0].split("=", 1)[0]
+        if not flag.startswith("-"):
+            raise ConfigError(f"unexpected argument {flag!r} (see rfdetr --help)")
+        raise ConfigError(f"{flag}: no such flag.{suggestion(flag, known)}")
+    return command, flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 2: a mistake of the user, said in one message; 130: interrupted."""
-    flags = vars(build_parser().parse_args(argv))
-    command = COMMANDS[flags.pop("command")]
-    switches = {name: flags.pop(name) for name in command.switches}
     try:
+        command, flags = parse(argv)
+        switches = {name: flags.pop(name) for name in command.switches}
         command.run(*read_configs(flags, command.configs), **switches)
     except RFDETRError as error:
         print(f"rfdetr: {error}", file=sys.stderr)

@@ -42,9 +42,9 @@ class TrainConfig(Config):
     """Learning rate of the projector, the two-stage modules and the heads."""
     lr_encoder: PositiveFloat = 1.5e-4
     """Learning rate of the ViT before its decays."""
-    lr_vit_layer_decay: float = Field(0.8, gt=0, le=1)
+    lr_vit_layer_decay: float = Field(default=0.8, gt=0, le=1)
     """Each ViT block below the last learns this much slower than the one above; 1 for training from scratch."""
-    lr_component_decay: float = Field(0.7, gt=0, le=1)
+    lr_component_decay: float = Field(default=0.7, gt=0, le=1)
     """The decoder learns this much slower than the heads, the ViT its square; 1 for training from scratch."""
     weight_decay: NonNegativeFloat = 1e-4
     """AdamW's weight decay."""
@@ -54,11 +54,11 @@ class TrainConfig(Config):
     """`step` divides the rates by 10 after lr_drop epochs; `cosine` anneals them over the run."""
     lr_drop: PositiveInt = 100
     """Epochs until the `step` schedule divides the rates by 10."""
-    lr_min_factor: float = Field(0.0, ge=0, le=1)
+    lr_min_factor: float = Field(default=0.0, ge=0, le=1)
     """Floor of the `cosine` schedule as a fraction of the initial rates."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Length of the linear warm-up; may be a fraction."""
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Largest stochastic depth rate of the ViT (its last block's; linear from 0)."""
     cls_loss_coef: NonNegativeFloat = 1.0
     """Weight of the classification loss."""
@@ -69,7 +69,7 @@ class TrainConfig(Config):
 
     use_ema: bool = True
     """Keep an exponential moving average of the weights; it is evaluated beside the weights themselves."""
-    ema_decay: float = Field(0.993, ge=0, lt=1)
+    ema_decay: float = Field(default=0.993, ge=0, lt=1)
     """Decay of the average per step."""
     ema_tau: NonNegativeFloat = 100.0
     """Steps over which the decay rises to its value; 0 starts with it."""
@@ -99,7 +99,7 @@ class TrainConfig(Config):
     """Number format of the forward pass. `auto`: bf16 or fp16 where the GPU is fast at it, else 32."""
     accelerator: str = "auto"
     """Lightning accelerator; `auto` follows the device."""
-    devices: int | str = Field(1, union_mode="left_to_right")
+    devices: int | str = Field(default=1, union_mode="left_to_right")
     """Number of devices, or Lightning's description of them."""
     num_nodes: PositiveInt = 1
     """Machines that train together."""
@@ -205,7 +205,7 @@ class PredictConfig(Config):
     """Images, or folders of images."""
     output_dir: str | Path = "predictions"
     """Folder for the annotated images and `predictions.json`."""
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(default=0.5, ge=0, le=1)
     """Detections scored above this are kept."""
     batch_size: PositiveInt = 4
     """Images per forward pass."""
@@ -216,7 +216,7 @@ class DemoConfig(Config):
 
     output_dir: str | Path = "demo"
     """Folder for the dataset, the checkpoints, `metrics.json` and the picture."""
-    epochs: PositiveInt = 30
+    epochs: PositiveInt = 6
     """Passes over the training split."""
     train_images: PositiveInt = 256
     """Images drawn for training; a quarter as many each for validation and test."""
@@ -229,4 +229,4 @@ def scratch_recipe() -> dict[str, Any]:
 
     Nothing pretrained needs protecting, so every layer learns at the full rate, after a short warm-up.
     """
-    return {"lr": 2e-4, "lr_encoder": 2e-4, "lr_vit_layer_decay": 1.0, "lr_component_decay": 1.0, "warmup_epochs": 1.0}
+    return {"lr": 3e-4, "lr_encoder": 3e-4, "lr_vit_layer_decay": 1.0, "lr_component_decay": 1.0, "warmup_epochs": 1.0}

@@ -42,6 +42,8 @@ def takes_settings(
         def call(self: S, config: C | None = None, /, **settings: Any) -> R:
             if config is not None and settings:
                 raise ConfigError(f"{method.__name__}: give a config or settings, not both")
+            if config is not None and not isinstance(config, Config):
+                raise ConfigError(f"{method.__name__}: give settings by name, as in dataset_dir=..., got {config!r}")
             return method(self, config_class(**settings) if config is None else config)  # type: ignore[call-arg]
 
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)

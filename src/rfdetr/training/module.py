@@ -1,6 +1,6 @@
 """One training step, as Lightning runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.errors import TrainingError
@@ -29,7 +30,13 @@ class TrainingModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, detector: Detector, ema: Ema | None, config: TrainConfig, progress: Progress, steps_per_epoch: int
+        self,
+        detector: Detector,
+        ema: Ema | None,
+        config: TrainConfig,
+        progress: Progress,
+        steps_per_epoch: int,
+        make_loader: Callable[[], DataLoader[Any]],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -37,12 +44,14 @@ class TrainingModule(lightning.LightningModule):
         self.config = config
         self.progress = progress
         self.steps_per_epoch = steps_per_epoch
+        self.make_loader = make_loader
         self.optimizer_state: dict[str, Any] | None = None
         """Of an earlier run that this one goes on from."""
         self.loss_sums: Losses = {}
         self.steps_summed = 0
         self._ema = [ema] if ema else []  # in a list, so that its weights are not taken for trained ones
         self._last_loss: Tensor | None = None
+        self._last_step = (0, 0)
 
     @property
     def ema(self) -> Ema | None:
@@ -53,6 +62,9 @@ class TrainingModule(lightning.LightningModule):
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
         return optimizer
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.make_loader()
 
     def on_fit_start(self) -> None:
         if self.ema:
@@ -91,6 +103,7 @@ class TrainingModule(lightning.LightningModule):
             for name, loss in losses.items():
                 step_losses[name] = step_losses.get(name, 0) + loss.detach()
         self._last_loss = total_loss(step_losses, loss_weights(self.config))
+        self._last_step = (self.progress.epoch + 1, self.progress.step_in_epoch + 1)
         self._record({**by_kind(step_losses), "loss": self._last_loss})
 
     def _count_boxes(self, targets: list[Target], groups: int) -> Tensor:
@@ -137,10 +150,11 @@ class TrainingModule(lightning.LightningModule):
 
     def _raise_unless_finite(self) -> None:
         if self._last_loss is not None and not self._last_loss.isfinite():
-            at = f"epoch {self.progress.epoch + 1}, step {self.progress.step_in_epoch}"
+            epoch, step = self._last_step
+            saved = f"; the state after epoch {epoch - 1} is in {self.config.output_dir}" if epoch > 1 else ""
             raise TrainingError(
-                f"the loss is no longer finite ({at}). Try a lower lr, clip_max_norm=0.1 or precision='32'; "
-                f"the last good state is in {self.config.output_dir}"
+                f"the loss is no longer finite (epoch {epoch}, step {step}). "
+                f"Try a lower lr, clip_max_norm=0.1 or precision='32'{saved}"
             )
 
 

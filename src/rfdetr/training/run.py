@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig
@@ -16,7 +17,7 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
 from rfdetr.data.loading import training_loader
 from rfdetr.errors import ConfigError, WeightsError
-from rfdetr.files import write_json, write_yaml
+from rfdetr.files import write_json
 from rfdetr.models.detector import Detector
 from rfdetr.training.callbacks.checkpoints import Checkpoints
 from rfdetr.training.callbacks.metrics import Metrics
@@ -24,11 +25,12 @@ from rfdetr.training.callbacks.progress import ProgressDisplay
 from rfdetr.training.callbacks.selection import Selection
 from rfdetr.training.callbacks.validation import Validation
 from rfdetr.training.ema import Ema
+from rfdetr.training.epoch import REGULAR, EpochReport
 from rfdetr.training.loggers import build_loggers
 from rfdetr.training.module import TrainingModule
 from rfdetr.training.run_dir import RunDir
-from rfdetr.training.state import Progress
-from rfdetr.training.trainer import Position, build_trainer, quiet
+from rfdetr.training.state import BestScores, Progress
+from rfdetr.training.trainer import Position, build_trainer, fit
 from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint
 from rfdetr.weights.names import from_published
 
@@ -63,7 +65,7 @@ def train(
     batches = _batches(len(train_split), detector.config, config, progress)
     validation = Validation(valid_split, config, batches)
     callbacks = [
-        Position(batches),
+        Position(batches, progress),
         validation,
         Selection(validation, progress, config),
         Metrics(validation, progress, run_dir, config),
@@ -73,27 +75,22 @@ def train(
     trainer = build_trainer(config, device, callbacks, epochs=config.epochs - progress.epoch)
     batches.world_size = trainer.world_size
     ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
-    module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch)
+    make_loader = partial(_loader, train_split, batches, config, device)
+    module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch, make_loader)
     if earlier:
         _restore(module, earlier)
-    elif run_dir.last.exists():
-        warn(f"{run_dir.path} holds an earlier run; its files will be replaced")
     settings = {**config.plain(), "seed": progress.seed, "model": detector.config.plain()}
-    write_yaml(run_dir.settings, settings)
+    if trainer.is_global_zero:
+        if run_dir.last.exists() and not earlier:
+            warn(f"{run_dir.path} holds an earlier run; its files will be replaced")
+        run_dir.write_settings(settings)
+        say(_opening(detector, train_split, valid_split, batches, progress))
     trainer.loggers = build_loggers(config, run_dir, settings)
-    loader = training_loader(
-        train_split,
-        batches,
-        augment=config.augment,
-        num_workers=config.num_workers,
-        pin_memory=device.type == "cuda" if config.pin_memory is None else config.pin_memory,
-        persistent_workers=config.persistent_workers,
-        prefetch_factor=config.prefetch_factor,
-    )
-    say(_opening(detector, train_split, valid_split, batches, progress))
-    with quiet():
-        trainer.fit(module, train_dataloaders=loader)
-    return _result(run_dir, progress, ema is not None)
+    fit(trainer, module)
+    metrics = _best_metrics(progress.best, validation.report, ema is not None)
+    if trainer.is_global_zero:
+        write_json(run_dir.results, metrics)
+    return TrainingResult(run_dir.path, run_dir.best_total, metrics, progress.history)
 
 
 def _seed(config: TrainConfig) -> int:
@@ -136,9 +133,23 @@ def _batches(num_images: int, model: ModelConfig, config: TrainConfig, progress:
         seed=progress.seed,
         rank=0,
         world_size=1,
-        scale_of_step=partial(step_scale, sizes, progress.seed),
+        scale_of_step=lambda step: step_scale(sizes, progress.seed, step),
         epoch=progress.epoch,
         start_step=progress.step_in_epoch,
+    )
+
+
+def _loader(
+    train_split: Annotations, batches: EpochBatches, config: TrainConfig, device: torch.device
+) -> DataLoader[Any]:
+    return training_loader(
+        train_split,
+        batches,
+        augment=config.augment,
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda" if config.pin_memory is None else config.pin_memory,
+        persistent_workers=config.persistent_workers,
+        prefetch_factor=config.prefetch_factor,
     )
 
 
@@ -158,9 +169,9 @@ def _opening(
     return ", ".join(parts)
 
 
-def _result(run_dir: RunDir, progress: Progress, has_ema: bool) -> TrainingResult:
-    best = progress.best
-    from_ema = has_ema and best.ema > best.regular
-    metrics = (best.ema_metrics if from_ema else best.regular_metrics) or {}
-    write_json(run_dir.results, metrics)
-    return TrainingResult(run_dir.path, run_dir.best_total, metrics, progress.history)
+def _best_metrics(best: BestScores, last: EpochReport | None, has_ema: bool) -> dict[str, Any]:
+    """Of the weights in `checkpoint_best_total.pth`: where none ever scored, the last regular ones."""
+    found = best.ema_metrics if has_ema and best.ema > best.regular else best.regular_metrics
+    if found is None and last is not None:
+        found = last.results[REGULAR].to_json()
+    return found or {}

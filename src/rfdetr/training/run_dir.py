@@ -1,7 +1,12 @@
 """The names of all files a run writes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rfdetr.errors import ConfigError
+from rfdetr.files import write_yaml
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,14 @@ class RunDir:
     def results(self) -> Path:
         """Metrics of the best weights."""
         return self.path / "metrics.json"
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """The first file of a run.
+
+        Raises:
+            ConfigError: the folder cannot be written to.
+        """
+        try:
+            write_yaml(self.settings, settings)
+        except OSError as error:
+            raise ConfigError(f"output_dir: cannot write to {self.path}: {error.strerror}") from None

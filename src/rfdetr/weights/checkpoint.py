@@ -11,7 +11,6 @@ run           state of the training run (`checkpoint.pth` and `checkpoint_<N>.pt
 import argparse
 import pickle
 import types
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig
-from rfdetr.errors import WeightsError
+from rfdetr.errors import ConfigError, WeightsError
 from rfdetr.files import write_atomically
 from rfdetr.version import __version__
 from rfdetr.weights.names import from_published, to_published
@@ -67,10 +66,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(published, dict) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
         raise WeightsError(f"{path}: not a checkpoint of RF-DETR: it has no weights under 'model'")
     settings = content.get("args") or {}
+    try:
+        config = ModelConfig.from_dict(content["config"]) if "config" in content else None
+        table = ClassTable.from_dict(content["class_table"]) if "class_table" in content else _named_classes(settings)
+    except (ConfigError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: written by another version of this library, or damaged: {error}") from None
     return Checkpoint(
         weights=from_published(published),
-        config=ModelConfig.from_dict(content["config"]) if "config" in content else None,
-        classes=ClassTable.from_dict(content["class_table"]) if "class_table" in content else _named_classes(settings),
+        config=config,
+        classes=table,
         settings=settings if isinstance(settings, dict) else vars(settings),
         run=content.get("run"),
     )
@@ -82,14 +86,21 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", 1)[0]
-        raise WeightsError(f"{path}: not a checkpoint, or one that would run code when read: {reason}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: damaged or not a checkpoint: {error}") from None
+        raise WeightsError(
+            f"{path}: not a checkpoint, or one that would run code when read: {_first_line(error)}"
+        ) from None
+    except Exception as error:  # a damaged file can trip torch's reader anywhere
+        raise WeightsError(f"{path}: damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a checkpoint: it holds a {type(content).__name__}")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 def _named_classes(settings: Any) -> ClassTable | None:

@@ -69,9 +69,10 @@ def from_published(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             block, part, kind = match.groups()
             ours = f"backbone.vit.blocks.{block}.attn.qkv.{kind}"
             triple = published_names(ours)
-            if all(other in published for other in triple):
-                if part == "query":
-                    state[ours] = torch.cat([published[other] for other in triple])
-                continue
-        state[_rename(name, _FROM_PUBLISHED)] = tensor
+            if not all(other in published for other in triple):
+                state[name] = tensor
+            elif part == "query":
+                state[ours] = torch.cat([published[other] for other in triple])
+        else:
+            state[_rename(name, _FROM_PUBLISHED)] = tensor
     return state

@@ -27,7 +27,7 @@ def load_fitted(
     """Load weights, fitted to the detector; returns one line per change.
 
     Args:
-        detector: takes the weights; what they lack keeps its initial value.
+        detector: takes the weights.
         weights: under our names.
         classes: what the rows of the weights' class heads stand for.
         own_classes: what the detector's rows stand for. Rows of classes with the same name are carried over. None:
@@ -60,32 +60,31 @@ def _fit_positions(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def _fit_queries(fitted: dict[str, Tensor], detector: Detector, num_queries: int | None) -> list[str]:
+    """Take the first queries of the first groups; where more are wanted, begin again with the first."""
     config = detector.config
     if any(name not in fitted for name in QUERIES):
         return []
     rows = fitted[QUERIES[0]].shape[0]
     count = num_queries or rows // PUBLISHED_GROUPS
     groups = rows // count if count else 0
-    if (groups, count) == (config.group_detr, config.num_queries) or groups * count != rows or not rows:
+    if (groups, count) == (config.group_detr, config.num_queries) or not rows or groups * count != rows:
         return []
     group_of = torch.arange(config.group_detr) % groups
     rank_of = torch.arange(config.num_queries) % count
     for name in QUERIES:
         fitted[name] = fitted[name].view(groups, count, -1)[group_of][:, rank_of].flatten(0, 1)
-    for name in [name for name in fitted if name.startswith("transformer.enc_o")]:
-        prefix, group, rest = _group_of(name)
-        if group == 0:
-            for index in range(groups, config.group_detr):
-                fitted[f"{prefix}.{index}.{rest}"] = fitted[f"{prefix}.{index % groups}.{rest}"]
-        elif group >= config.group_detr:
-            del fitted[name]
+    _fit_selection_heads(fitted, group_of.tolist())
     return [f"queries: {groups} groups of {count} -> {config.group_detr} groups of {config.num_queries}"]
 
 
-def _group_of(name: str) -> tuple[str, int, str]:
-    """`transformer.enc_output.3.weight` -> (`transformer.enc_output`, 3, `weight`)."""
-    transformer, module, group, rest = name.split(".", 3)
-    return f"{transformer}.{module}", int(group), rest
+def _fit_selection_heads(fitted: dict[str, Tensor], group_of: list[int]) -> None:
+    """Group i gets the modules of group `group_of[i]`, named as in `transformer.enc_output.<group>.weight`."""
+    grouped = {name: fitted.pop(name) for name in list(fitted) if name.startswith("transformer.enc_o")}
+    for name, tensor in grouped.items():
+        transformer, module, source, rest = name.split(".", 3)
+        for group, wanted in enumerate(group_of):
+            if wanted == int(source):
+                fitted[f"{transformer}.{module}.{group}.{rest}"] = tensor
 
 
 def _fit_classes(
@@ -96,6 +95,8 @@ def _fit_classes(
 ) -> list[str]:
     """Rows of shared names are carried over; the others keep the detector's initial values."""
     heads = [name for name in own if "class_embed" in name and name in fitted]
+    if "class_embed.bias" not in heads:
+        return []  # what _check says in full
     before, after = fitted["class_embed.bias"].shape[0], own["class_embed.bias"].shape[0]
     same_table = own_classes is None or own_classes == classes
     if before == after and same_table:

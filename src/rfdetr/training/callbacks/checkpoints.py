@@ -39,9 +39,12 @@ class Checkpoints(lightning.Callback):
             save_checkpoint(self.run_dir.numbered(report.epoch), state)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if isinstance(module, TrainingModule) and trainer.is_global_zero:
+            self._choose_best(module)
+        trainer.strategy.barrier()  # all processes go on with the best weights
+
+    def _choose_best(self, module: TrainingModule) -> None:
         """Make sure of every file: weights that never scored are saved as they ended; then choose between the two."""
-        if not isinstance(module, TrainingModule) or not trainer.is_global_zero:
-            return
         best = module.progress.best
         if best.regular_metrics is None:
             self._save_weights(self.run_dir.best_regular, module.detector)

@@ -1,0 +1,86 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfdetr.cli.commands import COMMANDS
+from rfdetr.cli.main import main
+from rfdetr.version import __version__
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert COMMANDS[command].summary in shown
+    for config in COMMANDS[command].configs:
+        for name in config.model_fields:
+            assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name}" in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param(["train", "data", "--epoch", "3"], "--epoch: no such flag. Did you mean '--epochs'?", id="flag"),
+        pytest.param(
+            ["train", "data", "--epochs", "three", "--precision", "int8"],
+            "TrainConfig has 2 problems:\n"
+            "  epochs: input should be a valid integer, unable to parse string as an integer, got 'three'\n"
+            "  precision: input should be 'auto', '32', 'bf16' or 'fp16', got 'int8'",
+            id="values",
+        ),
+        pytest.param(
+            ["train", "--num-queries", "0"],
+            "ModelSettings: num_queries: input should be greater than 0, got '0'\n"
+            "TrainConfig: dataset_dir: required. Folder with the dataset: `train/`, `valid/`, `test/` with an "
+            "`_annotations.coco.json` each, or as COCO 2017.",
+            id="several configs",
+        ),
+        pytest.param(
+            ["train", "data", "--model", "smal"],
+            "model: no size 'smal'. Sizes: nano, small, medium, large, base. Did you mean 'small'?",
+            id="size",
+        ),
+        pytest.param(["evaluate", "data", "--model", "nowhere.pth"], "nowhere.pth: no such file", id="weights"),
+        pytest.param(["predict"], "PredictConfig: images: required. Images, or folders of images.", id="required"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"rfdetr: {expected}\n"
+
+
+def test_a_wrong_dataset_is_one_message_and_leaves_nothing(
+    tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output_dir = tmp_path / "output"
+    assert main(["train", str(tmp_path / "data"), "--model", str(tiny_file), "--output-dir", str(output_dir)]) == 2
+    assert capsys.readouterr().err == (
+        f"rfdetr: {tmp_path / 'data'}: no such folder. The dataset folder must hold train/, valid/ and test/\n"
+    )
+    assert not output_dir.exists()
+
+
+def test_the_package_runs_as_a_module() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rfdetr", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+    version, mistake = run("--version"), run("trian")
+    assert (version.returncode, version.stdout) == (0, f"rfdetr {__version__}\n")
+    assert mistake.returncode == 2
+    assert "Traceback" not in mistake.stderr
+    assert mistake.stderr.startswith("rfdetr: ")

@@ -1,0 +1,56 @@
+import pytest
+
+from rfdetr.config.base import Config
+from rfdetr.config.model import ModelConfig, ModelSettings
+from rfdetr.config.reference import settings_list, settings_table
+from rfdetr.config.runs import DemoConfig, EvaluateConfig, ModelChoice, PredictConfig, TrainConfig
+
+CONFIGS = (ModelConfig, ModelSettings, ModelChoice, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_setting_says_in_one_line_what_it_means(config: type[Config]) -> None:
+    for name, field in config.model_fields.items():
+        description = field.description or ""
+        assert description.endswith((".", ")")), f"{name}: {description!r}"
+        assert "\n" not in description, name
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_table_has_one_row_per_setting(config: type[Config]) -> None:
+    header, rule, *rows = settings_table(config).splitlines()
+    assert header == "| setting | type | default | meaning |"
+    assert rule == "| --- | --- | --- | --- |"
+    assert [row.split("`")[1] for row in rows] == list(config.model_fields)
+    assert [row["name"] for row in settings_list(config)] == list(config.model_fields)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `dataset_dir` | path | required |",
+        "| `epochs` | int | `100` |",
+        "| `lr_scheduler` | 'step' or 'cosine' | `step` |",
+        "| `resume` | path or None | `None` |",
+        "| `devices` | int or str | `1` |",
+        "| `use_ema` | bool | `True` |",
+        "| `progress_bar` | 'tqdm' or 'rich' or bool or None | `None` |",
+    ],
+)
+def test_rows(row: str) -> None:
+    assert f"\n{row}" in settings_table(TrainConfig)
+
+
+def test_a_list_of_paths() -> None:
+    assert "| `images` | list of path | required | Images, or folders of images. |" in settings_table(PredictConfig)
+
+
+def test_the_list_has_a_default_where_there_is_one() -> None:
+    by_name = {row["name"]: row for row in settings_list(TrainConfig)}
+    assert by_name["epochs"] == {
+        "name": "epochs",
+        "type": "int",
+        "default": 100,
+        "description": "Passes over the training split.",
+    }
+    assert "default" not in by_name["dataset_dir"]

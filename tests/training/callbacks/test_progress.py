@@ -1,0 +1,46 @@
+import pytest
+
+from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.training.callbacks.progress import duration, epoch_line
+from rfdetr.training.epoch import EMA, REGULAR, EpochReport
+
+
+def scored(value: float | None) -> EvaluationResult:
+    return EvaluationResult({"mAP_50_95": value, "mAP_50": value}, {}, num_images=1, num_objects=1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "seconds_left", "expected"),
+    [
+        pytest.param({}, 30.2, "epoch  3/30  loss 12.346  35.2 images/s  30s left", id="without evaluation"),
+        pytest.param(
+            {"results": {REGULAR: scored(0.4)}, "val_losses": {"loss": 11.8}},
+            100,
+            "epoch  3/30  loss 12.346  val 11.800  mAP 0.400  mAP50 0.400  35.2 images/s  1m 40s left",
+            id="evaluated",
+        ),
+        pytest.param(
+            {"results": {REGULAR: scored(0.4), EMA: scored(0.43)}, "improved": [EMA]},
+            0,
+            "epoch  3/30  loss 12.346  mAP 0.400 (ema 0.430)  mAP50 0.400  35.2 images/s  done  *",
+            id="the last, and the best",
+        ),
+        pytest.param(
+            {"results": {REGULAR: scored(None)}},
+            0,
+            "epoch  3/30  loss 12.346  mAP 0.000  mAP50 0.000  35.2 images/s  done",
+            id="no objects to find",
+        ),
+    ],
+)
+def test_line_of_an_epoch(parts: dict[str, object], seconds_left: float, expected: str) -> None:
+    report = EpochReport(epoch=3, step=9, lr=1e-4, losses={"loss": 12.3456}, images_per_second=35.21, **parts)  # type: ignore[arg-type]
+    assert epoch_line(report, 30, seconds_left) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0s"), (59.4, "59s"), (59.6, "1m 00s"), (200, "3m 20s"), (3599.7, "1h 00m"), (7500, "2h 05m")],
+)
+def test_duration(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected

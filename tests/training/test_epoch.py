@@ -1,0 +1,29 @@
+from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.training.epoch import EMA, REGULAR, EpochReport
+
+
+def test_a_row_has_everything_by_name() -> None:
+    result = EvaluationResult({"mAP_50_95": 0.5, "mAP_large": None}, {"cat": 0.25}, num_images=1, num_objects=2)
+    report = EpochReport(
+        epoch=2,
+        step=8,
+        lr=0.125,
+        losses={"loss": 3.0},
+        images_per_second=10.12345,
+        results={REGULAR: result, EMA: result},
+        val_losses={"loss": 4.0},
+    )
+    plain: dict[str, float | int | None] = {
+        "epoch": 2,
+        "step": 8,
+        "train/lr": 0.125,
+        "train/images_per_second": 10.123,
+        "train/loss": 3.0,
+        "val/loss": 4.0,
+        "val/mAP_50_95": 0.5,
+        "val/mAP_large": None,
+        "val/ema_mAP_50_95": 0.5,
+        "val/ema_mAP_large": None,
+    }
+    assert report.row(per_class=False) == plain
+    assert report.row(per_class=True) == {**plain, "val/AP/cat": 0.25, "val/ema_AP/cat": 0.25}

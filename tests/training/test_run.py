@@ -1,0 +1,244 @@
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from rfdetr.errors import ConfigError, ImageError, WeightsError
+from rfdetr.models.detector import Detector
+from rfdetr.training.run import TrainingResult
+from rfdetr.weights.checkpoint import load_checkpoint
+
+from ..data.tiny_coco import write_coco
+from .tiny import TINY, train_tiny
+
+# Everything random at once.
+RANDOM: dict[str, Any] = {"multi_scale": True, "augment": "default", "drop_path": 0.2, "seed": 3}
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Equal to the last bit, through nested containers; timings aside."""
+    assert type(a) is type(b)
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"train/images_per_second"}:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for left, right in zip(a, b, strict=True):
+            assert_same(left, right)
+    else:
+        assert a == b
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """Four epochs without augmentation, on all images in every step."""
+    output_dir = tmp_path_factory.mktemp("finished")
+    result, _ = train_tiny(
+        shapes, output_dir, epochs=4, batch_size=8, augment="none", checkpoint_interval=2, tensorboard=True
+    )
+    return result
+
+
+@pytest.fixture(scope="module")
+def random_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two epochs with everything that is random."""
+    output_dir = tmp_path_factory.mktemp("random")
+    train_tiny(shapes, output_dir, epochs=2, **RANDOM)
+    return output_dir
+
+
+def test_a_run_leaves_its_checkpoints_metrics_and_settings(finished: TrainingResult) -> None:
+    assert {path.name for path in finished.output_dir.iterdir()} == {
+        "checkpoint.pth",
+        "checkpoint_2.pth",
+        "checkpoint_4.pth",
+        "checkpoint_best_ema.pth",
+        "checkpoint_best_regular.pth",
+        "checkpoint_best_total.pth",
+        "metrics.csv",
+        "metrics.json",
+        "settings.yaml",
+        "tensorboard",
+    }
+    assert finished.best_checkpoint == finished.output_dir / "checkpoint_best_total.pth"
+    assert any("tfevents" in path.name for path in (finished.output_dir / "tensorboard").iterdir())
+
+
+def test_the_loss_falls(finished: TrainingResult) -> None:
+    train, valid = ([row[f"{split}/loss"] for row in finished.history] for split in ("train", "val"))
+    assert train[-1] < train[0] - 0.5
+    assert valid[-1] < valid[0]
+
+
+def test_metrics_csv_has_a_row_per_epoch(finished: TrainingResult) -> None:
+    with (finished.output_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["step"] for row in rows] == ["5", "10", "15", "20"]
+    assert float(rows[-1]["train/loss"]) == finished.history[-1]["train/loss"]
+    assert {"val/mAP_50_95", "val/ema_mAP_50_95", "val/AP/star", "train/lr"} <= rows[0].keys()
+
+
+def test_metrics_json_is_the_result(finished: TrainingResult) -> None:
+    assert json.loads((finished.output_dir / "metrics.json").read_text()) == finished.metrics
+    assert finished.metrics["num_images"] == 2
+
+
+def test_the_settings_are_all_written_down(finished: TrainingResult) -> None:
+    settings = yaml.safe_load((finished.output_dir / "settings.yaml").read_text())
+    assert settings["epochs"] == 4
+    assert settings["lr_drop"] == 100
+    assert settings["seed"] == 0
+    assert settings["model"] == TINY.plain()
+
+
+def test_checkpoints_tell_classes_model_and_settings(finished: TrainingResult) -> None:
+    for name in ("checkpoint", "checkpoint_best_ema", "checkpoint_best_regular", "checkpoint_best_total"):
+        checkpoint = load_checkpoint(finished.output_dir / f"{name}.pth")
+        assert checkpoint.config == TINY
+        assert checkpoint.classes is not None
+        assert checkpoint.classes.names == ("circle", "rectangle", "triangle", "star")
+        assert checkpoint.settings["epochs"] == 4
+        assert (checkpoint.run is not None) == (name == "checkpoint")
+
+
+def test_a_drawn_seed_is_recorded_and_gives_the_same_run(shapes: Path, tmp_path: Path) -> None:
+    _, drawn = train_tiny(shapes, tmp_path / "drawn", seed=None)
+    seed = yaml.safe_load((tmp_path / "drawn" / "settings.yaml").read_text())["seed"]
+    _, given = train_tiny(shapes, tmp_path / "given", seed=seed)
+    assert_same(drawn.state_dict(), given.state_dict())
+
+
+def test_another_seed_gives_another_run(shapes: Path, tmp_path: Path) -> None:
+    _, one = train_tiny(shapes, tmp_path / "one", seed=1)
+    _, two = train_tiny(shapes, tmp_path / "two", seed=2)
+    assert not torch.equal(one.class_embed.weight, two.class_embed.weight)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_one_seed_gives_one_run_for_any_number_of_workers(
+    num_workers: int, random_run: Path, shapes: Path, tmp_path: Path
+) -> None:
+    torch.rand(3)  # the global random state does not matter
+    train_tiny(shapes, tmp_path, epochs=2, num_workers=num_workers, **RANDOM)
+    expected, again = (load_checkpoint(folder / "checkpoint.pth") for folder in (random_run, tmp_path))
+    assert_same(again.weights, expected.weights)
+    assert_same(again.run, expected.run)
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(random_run: Path, shapes: Path, tmp_path: Path) -> None:
+    train_tiny(shapes, tmp_path, epochs=1, **RANDOM)
+    result, _ = train_tiny(
+        shapes,
+        tmp_path,
+        Detector(TINY, seed=1),
+        epochs=2,
+        resume=tmp_path / "checkpoint.pth",
+        **{**RANDOM, "seed": None},  # that of the run counts
+    )
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    for name in ("checkpoint", "checkpoint_best_total", "checkpoint_best_regular", "checkpoint_best_ema"):
+        expected, resumed = (load_checkpoint(folder / f"{name}.pth") for folder in (random_run, tmp_path))
+        assert_same(resumed.weights, expected.weights)
+        assert_same(resumed.run, expected.run)
+
+
+def test_only_the_run_of_the_same_model_and_classes_can_be_resumed(
+    finished: TrainingResult, shapes: Path, tmp_path: Path
+) -> None:
+    last = finished.output_dir / "checkpoint.pth"
+    other = Detector(TINY.replace(num_queries=8))
+    animals = write_coco(write_coco(tmp_path / "animals"), "valid")
+    with pytest.raises(WeightsError, match=r"checkpoint_best_total.pth: holds weights alone.* Resume from checkpoint"):
+        train_tiny(shapes, tmp_path, epochs=9, resume=finished.best_checkpoint)
+    with pytest.raises(WeightsError, match="its model differs from this one"):
+        train_tiny(shapes, tmp_path, other, epochs=9, resume=last)
+    with pytest.raises(WeightsError, match="its classes are not those of the dataset"):
+        train_tiny(animals, tmp_path, epochs=9, resume=last)
+    with pytest.raises(ConfigError, match="has finished its 4 epochs; ask for more with epochs"):
+        train_tiny(shapes, tmp_path, epochs=4, resume=last)
+
+
+def test_without_averaged_weights_there_is_no_file_of_them(shapes: Path, tmp_path: Path) -> None:
+    result, detector = train_tiny(shapes, tmp_path, use_ema=False, compute_val_loss=False, log_per_class_metrics=False)
+    assert not (tmp_path / "checkpoint_best_ema.pth").exists()
+    assert not any("ema" in name or name.startswith("val/loss") or "AP/" in name for name in result.history[0])
+    assert_same(load_checkpoint(result.best_checkpoint).weights, dict(detector.state_dict()))
+
+
+def test_weights_that_never_score_are_kept_as_they_ended(shapes: Path, tmp_path: Path) -> None:
+    result, detector = train_tiny(shapes, tmp_path, skip_best_epochs=1)
+    assert_same(load_checkpoint(tmp_path / "checkpoint_best_regular.pth").weights, dict(detector.state_dict()))
+    assert_same(load_checkpoint(result.best_checkpoint).weights, dict(detector.state_dict()))
+    assert result.metrics["mAP_50_95"] == result.history[-1]["val/mAP_50_95"]
+
+
+def test_evaluation_comes_every_few_epochs_and_at_the_end(shapes: Path, tmp_path: Path) -> None:
+    result, _ = train_tiny(shapes, tmp_path, epochs=5, eval_interval=2, use_ema=False)
+    assert ["val/mAP_50_95" in row for row in result.history] == [False, True, False, True, True]
+
+
+def test_a_stalled_run_stops_early(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frozen: dict[str, Any] = {"lr": 1e-9, "lr_encoder": 1e-9}
+    result, _ = train_tiny(shapes, tmp_path, epochs=9, early_stopping=True, early_stopping_patience=2, **frozen)
+    assert len(result.history) == 3
+    assert "stopped early: no better for 2 evaluations (early_stopping_patience)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("style", ["tqdm", "rich"])
+def test_a_bar_does_not_change_the_lines(
+    style: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_tiny(shapes, tmp_path, progress_bar=style, use_ema=False)
+    shown = capsys.readouterr()
+    assert "epoch 1/1  loss " in shown.out
+    assert "epoch 1/1:" in shown.err or style == "rich"  # rich shows nothing where there is no terminal
+
+
+def test_the_first_line_says_what_is_trained(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_tiny(shapes, tmp_path, use_ema=False)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == (
+        "RF-DETR nano, 64 x 64 pixels, 4 classes, 8 training and 2 validation images, "
+        "5 steps of 4 images per epoch, seed 0"
+    )
+    assert shown.err == ""
+    train_tiny(shapes, tmp_path, use_ema=False)
+    assert capsys.readouterr().err == f"rfdetr: warning: {tmp_path} holds an earlier run; its files will be replaced\n"
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"output_dir: cannot write to .*file: File exists"):
+        train_tiny(shapes, tmp_path / "file")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_named(num_workers: int, tmp_path: Path) -> None:
+    dataset = write_coco(write_coco(tmp_path / "data"), "valid")
+    (dataset / "train" / "2.png").write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"2\.png") as caught:
+        train_tiny(dataset, tmp_path / "output", Detector(TINY.replace(num_classes=2)), num_workers=num_workers)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_ctrl_c_is_a_keyboard_interrupt(shapes: Path, tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    hook = register_optimizer_step_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(shapes, tmp_path)
+    finally:
+        hook.remove()
+    assert signal.getsignal(signal.SIGINT) is handler
