@@ -90,9 +90,10 @@ def test_training_makes_a_detector(trained: Trained) -> None:
 
 
 def test_the_test_split_can_be_evaluated_at_the_end(trained: Trained) -> None:
-    test = trained.result.metrics["test"]
-    assert test == trained.model.evaluate(dataset_dir=trained.dataset_dir, num_workers=0).to_json()
+    test = dict(trained.result.metrics["test"])
     assert json.loads((trained.result.output_dir / "metrics.json").read_text())["test"] == test
+    assert test.pop("losses")["loss"] > 0
+    assert test == trained.model.evaluate(dataset_dir=trained.dataset_dir, batch_size=8, num_workers=0).to_json()
 
 
 def test_afterwards_the_model_holds_the_best_weights(trained: Trained) -> None:

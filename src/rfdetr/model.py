@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,13 +12,16 @@ from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.presets import configure
 from rfdetr.config.runs import EvaluateConfig, TrainConfig
 from rfdetr.console import say, warn
+from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
 from rfdetr.devices import pick_device
 from rfdetr.errors import ConfigError, WeightsError
-from rfdetr.evaluation.evaluate import evaluate
+from rfdetr.evaluation.evaluate import evaluate, run_all
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import write_json
 from rfdetr.models.detector import Detector
+from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtype
+from rfdetr.training.epoch import REGULAR
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.training.run_dir import RunDir
 from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -72,7 +76,7 @@ def open_file(path: Path, settings: ModelSettings, size: str | None) -> Model:
     checkpoint = load_checkpoint(path)
     if checkpoint.config is None:
         raise WeightsError(
-            f"{path}: does not say which size it is. Name it: RFDETRNano(pretrain_weights={str(path)!r}) or another size"
+            f"{path}: does not say which size it is. Name it, as in RFDETRNano(pretrain_weights={str(path)!r})"
         )
     if size is not None and checkpoint.config.size != size:
         raise WeightsError(f"{path}: is of size {checkpoint.config.size!r}, not {size!r}; use RFDETR.from_checkpoint")
@@ -123,8 +127,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         train_split = read_coco(config.dataset_dir, "train", model.classes)
     classes = train_split.classes
     valid_split = read_coco(config.dataset_dir, "valid", classes)
-    if config.run_test:
-        read_coco(config.dataset_dir, "test", classes)  # its errors belong before the training
+    test_split = read_coco(config.dataset_dir, "test", classes) if config.run_test else None
     detector = _fitted(model, classes, settings, config)
     vit = detector.backbone.vit
     vit.set_drop_path(config.drop_path)
@@ -134,11 +137,27 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     detector.load_state_dict(load_checkpoint(result.best_checkpoint).weights)
     vit.set_drop_path(0.0)
     trained = Model(detector.to(device).eval(), classes, device)
-    if config.run_test:
-        test = EvaluateConfig(dataset_dir=config.dataset_dir, eval_max_dets=config.eval_max_dets)
-        result.metrics["test"] = evaluate_model(trained, test).to_json()
+    if test_split is not None:
+        result.metrics["test"] = _test(trained, test_split, config)
         write_json(RunDir(result.output_dir).results, result.metrics)
     return trained, result
+
+
+def _test(model: Model, split: Annotations, config: TrainConfig) -> dict[str, Any]:
+    """Metrics of the test split, with the losses under `losses`."""
+    losses = ValidationLoss(model.device, config)
+    evaluators = run_all(
+        {REGULAR: model.detector},
+        split,
+        batch_size=config.eval_batch_size or config.batch_size,
+        max_dets=config.eval_max_dets,
+        num_workers=config.num_workers,
+        device=model.device,
+        dtype=evaluation_dtype(config, model.device),
+        observe=losses.add if config.compute_test_loss else None,
+    )
+    metrics = evaluators[REGULAR].compute().to_json()
+    return {**metrics, "losses": losses.means()} if config.compute_test_loss else metrics
 
 
 def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: TrainConfig) -> Detector:

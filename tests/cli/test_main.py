@@ -1,8 +1,10 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.cli.commands import COMMANDS
 from rfdetr.cli.main import main
@@ -72,6 +74,18 @@ def test_a_wrong_dataset_is_one_message_and_leaves_nothing(
         f"rfdetr: {tmp_path / 'data'}: no such folder. The dataset folder must hold train/, valid/ and test/\n"
     )
     assert not output_dir.exists()
+
+
+def test_an_interrupted_run_says_so(
+    tiny_file: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = register_optimizer_step_post_hook(lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        flags = ["--model", str(tiny_file), "--output-dir", str(tmp_path), "--num-workers", "0", "--no-tensorboard"]
+        assert main(["train", str(shapes), *flags]) == 130
+    finally:
+        hook.remove()
+    assert capsys.readouterr().err == "rfdetr: interrupted\n"
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -98,6 +98,24 @@ def test_each_group_predicts_as_a_detector_that_has_this_group_alone(detector: D
 
 
 @torch.no_grad()
+def test_with_fewer_cells_than_queries_the_first_queries_of_each_group_are_used(detector: Detector) -> None:
+    weights = detector.state_dict()
+    for name in ("query_feat.weight", "refpoint_embed.weight"):
+        weights[name] = weights[name].view(GROUPS, QUERIES, -1)[:, :4].flatten(0, 1)
+    fewer = Detector(TINY.replace(num_queries=4))
+    fewer.load_state_dict(weights)
+    four_cells = torch.randn(1, 3, 16, 16)
+    assert torch.equal(detector.train()(four_cells)["pred_logits"], fewer.train()(four_cells)["pred_logits"])
+
+
+def test_the_decoder_does_not_train_the_selection(detector: Detector, images: Tensor) -> None:
+    detector.train()(images)["pred_boxes"].sum().backward()
+    selection = {name: p.grad for name, p in detector.named_parameters() if name.startswith("transformer.enc_o")}
+    assert len(selection) == 12 * GROUPS
+    assert all(gradient is None for gradient in selection.values())
+
+
+@torch.no_grad()
 def test_an_image_is_predicted_alone_as_in_a_batch(detector: Detector, images: Tensor) -> None:
     together, alone = detector.eval()(images), detector(images[1:])
     assert torch.allclose(together["pred_boxes"][1:], alone["pred_boxes"], atol=1e-6)

@@ -47,6 +47,8 @@ def test_deformable_heads_look_around_farther_with_each_point(detector: Detector
     assert [left, up] == [[[-1, 0], [-2, 0]], [[0, -1], [0, -2]]]
     assert not weights[f"{attention}.sampling_offsets.weight"].any()
     assert not weights[f"{attention}.attention_weights.weight"].any()
+    assert not weights[f"{attention}.value_proj.bias"].any()
+    assert not weights[f"{attention}.output_proj.bias"].any()
 
 
 def test_the_vit_starts_small_with_full_layer_scales(detector: Detector) -> None:

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 
+from rfdetr.errors import ConfigError
+
 from .tiny import train_tiny
 
 
@@ -39,3 +41,9 @@ def test_tensorboard_files_lie_in_a_folder_named_like_the_run(shapes: Path, tmp_
     content = events.read_bytes()
     assert b"val/mAP_50_95" in content
     assert b"train/loss" in content
+
+
+def test_a_logger_that_cannot_start_is_an_error(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(ConfigError, match=r"^tensorboard: cannot start: .*tensorboard'$"):
+        train_tiny(shapes, tmp_path, tensorboard=True)

@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -235,7 +234,7 @@ def test_a_picture_that_cannot_be_read_is_named(num_workers: int, tmp_path: Path
 
 def test_ctrl_c_is_a_keyboard_interrupt(shapes: Path, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    hook = register_optimizer_step_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    hook = register_optimizer_step_pre_hook(lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
             train_tiny(shapes, tmp_path)

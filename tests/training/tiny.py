@@ -64,6 +64,7 @@ def train_tiny(
     train_split = read_coco(dataset_dir, "train")
     valid_split = read_coco(dataset_dir, "valid", train_split.classes)
     detector = (detector or Detector(TINY)).train()
+    detector.backbone.vit.set_drop_path(config.drop_path)
     return train(detector, train_split.classes, train_split, valid_split, config, CPU), detector
 
 

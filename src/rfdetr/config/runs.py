@@ -130,7 +130,9 @@ class TrainConfig(Config):
     compute_val_loss: bool = True
     """Compute the loss on the validation split."""
     compute_test_loss: bool = True
-    """Compute the loss in the final test run."""
+    """Compute the loss in the test run at the end (run_test)."""
+    fp16_eval: bool = False
+    """Evaluate in float16: less memory, slightly other numbers."""
     run_test: bool = False
     """Evaluate the best weights on the test split at the end."""
 

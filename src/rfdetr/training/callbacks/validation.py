@@ -60,11 +60,15 @@ class Validation(lightning.Callback):
             max_dets=self.config.eval_max_dets,
             num_workers=self.config.num_workers,
             device=module.device,
-            dtype=autocast_dtype(self.config.precision, module.device),
+            dtype=evaluation_dtype(self.config, module.device),
             observe=losses.add if self.config.compute_val_loss else None,
         )
         report.results = {kind: evaluator.compute() for kind, evaluator in evaluators.items()}
         report.val_losses = losses.means()
+
+
+def evaluation_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    return torch.float16 if config.fp16_eval else autocast_dtype(config.precision, device)
 
 
 class ValidationLoss:
