@@ -26,7 +26,7 @@ LAYERS = {
     **dict.fromkeys(("weights", "inference"), 3),
     "evaluation": 4,
     **dict.fromkeys(("training", "report"), 5),
-    **dict.fromkeys(("model", "api"), 6),
+    **dict.fromkeys(("lifecycle", "api"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 APART = {

@@ -41,7 +41,7 @@ class RFDETR:
 
     @takes_fields(ModelSettings)
     def __init__(self, settings: ModelSettings) -> None:
-        from rfdetr.model import open_size
+        from rfdetr.lifecycle import open_size
 
         if self.size is None:
             raise ConfigError("RFDETR has no size of its own: use RFDETRNano, ... or RFDETR.from_checkpoint")
@@ -56,9 +56,9 @@ class RFDETR:
             WeightsError: the file is missing, damaged, or not of this class.
             ConfigError: a setting is wrong.
         """
-        from rfdetr.model import open_file
+        from rfdetr.lifecycle import open_file
 
-        given = ModelSettings.from_dict(settings)
+        given = ModelSettings.from_dict({**settings, "pretrain_weights": path})
         opened = open_file(Path(path), given, cls.size)
         model = object.__new__(SIZES[opened.detector.config.size])
         model._settings, model._model = given, opened
@@ -98,7 +98,7 @@ class RFDETR:
             DatasetError: the dataset cannot be trained on, before the first step.
             TrainingError: the loss stopped being finite.
         """
-        from rfdetr.model import train_model
+        from rfdetr.lifecycle import train_model
 
         self._model, result = train_model(self._model, self._settings, config)
         return result
@@ -110,7 +110,7 @@ class RFDETR:
         Raises:
             DatasetError: the split is missing or broken, or has other classes than the model.
         """
-        from rfdetr.model import evaluate_model
+        from rfdetr.lifecycle import evaluate_model
 
         return evaluate_model(self._model, config)
 
@@ -141,7 +141,7 @@ class RFDETR:
 
     def save(self, path: str | Path) -> None:
         """Write weights, architecture and classes to a file that `from_checkpoint` opens."""
-        from rfdetr.model import save_model
+        from rfdetr.lifecycle import save_model
 
         save_model(self._model, Path(path))
 

@@ -10,6 +10,9 @@ import yaml
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from rfdetr.cli.settings import read_configs
+from rfdetr.config.model import ModelSettings
+from rfdetr.config.runs import ModelChoice, TrainConfig
 from rfdetr.errors import ConfigError, ImageError, WeightsError
 from rfdetr.models.detector import Detector
 from rfdetr.training.run import TrainingResult
@@ -99,7 +102,8 @@ def test_the_settings_are_all_written_down(finished: TrainingResult) -> None:
     assert settings["epochs"] == 4
     assert settings["lr_drop"] == 100
     assert settings["seed"] == 0
-    assert settings["model"] == TINY.plain()
+    assert settings["model"] == "nano"
+    assert settings["num_queries"] == TINY.num_queries
 
 
 def test_checkpoints_tell_classes_model_and_settings(finished: TrainingResult) -> None:
@@ -241,3 +245,13 @@ def test_ctrl_c_is_a_keyboard_interrupt(shapes: Path, tmp_path: Path) -> None:
     finally:
         hook.remove()
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_written_settings_can_be_given_back_as_a_settings_file(finished: TrainingResult) -> None:
+    configs = (ModelChoice, ModelSettings, TrainConfig)
+    choice, model, run = read_configs({"config": finished.output_dir / "settings.yaml"}, configs)
+    assert choice == ModelChoice(model="nano")
+    assert isinstance(model, ModelSettings)
+    assert (model.num_queries, model.resolution, model.group_detr) == (TINY.num_queries, 64, TINY.group_detr)
+    assert isinstance(run, TrainConfig)
+    assert (run.epochs, run.seed, run.lr) == (4, 0, 1e-3)

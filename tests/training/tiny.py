@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from rfdetr.config.model import ModelConfig
+from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.coco import read_coco
 from rfdetr.models.detector import Detector
@@ -64,8 +64,7 @@ def train_tiny(
     train_split = read_coco(dataset_dir, "train")
     valid_split = read_coco(dataset_dir, "valid", train_split.classes)
     detector = (detector or Detector(TINY)).train()
-    detector.backbone.vit.set_drop_path(config.drop_path)
-    return train(detector, train_split.classes, train_split, valid_split, config, CPU), detector
+    return train(detector, train_split, valid_split, config, ModelSettings(), CPU), detector
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, NonNegativeInt, PositiveInt, field_validator, model_validator
 from typing_extensions import Self
 
 from rfdetr.config.base import Config
@@ -88,6 +88,18 @@ def check_resolution(resolution: int, block_size: int) -> None:
         )
 
 
+def check_device(name: str) -> str:
+    """Raises:
+    ValueError: not the name of a device; whether it is there is seen when it is used.
+    """
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"must be 'cpu', 'cuda', 'cuda:<index>' or 'mps', got {name!r}")
+    return name
+
+
+DeviceName = Annotated[str, AfterValidator(check_device)]
+
+
 class ModelSettings(Config):
     """What may be changed of a published size. None keeps the size's own value."""
 
@@ -107,7 +119,7 @@ class ModelSettings(Config):
     """Side of the stored grid of position embeddings. None: follows the resolution where the size does."""
     pretrain_weights: str | Path | None = "published"
     """Weights to start from: `published` (COCO weights of this size), a file, or `none` for random values."""
-    device: str | None = None
+    device: DeviceName | None = None
     """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is."""
     gradient_checkpointing: bool = False
     """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
@@ -118,13 +130,6 @@ class ModelSettings(Config):
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
-
-    @field_validator("device")
-    @classmethod
-    def _is_a_device(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
-            raise ValueError(f"must be 'cpu', 'cuda', 'cuda:<index>' or 'mps', got {value!r}")
-        return value
 
     def architecture(self) -> dict[str, int]:
         """The changes to a size's ModelConfig."""

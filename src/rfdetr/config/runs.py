@@ -15,6 +15,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from rfdetr.config.base import Config
+from rfdetr.config.model import DeviceName
 
 Split = Literal["train", "valid", "test"]
 Precision = Literal["auto", "32", "bf16", "fp16"]
@@ -91,7 +92,7 @@ class TrainConfig(Config):
 
     resolution: PositiveInt | None = None
     """Train at this resolution. None: the model's own."""
-    device: str | None = None
+    device: DeviceName | None = None
     """Train here: `cpu`, `cuda` or `mps`. None: where the model is."""
     gradient_checkpointing: bool | None = None
     """Recompute ViT blocks in the backward pass to save memory. None: as the model was made."""

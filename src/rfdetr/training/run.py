@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rfdetr.classes import ClassTable
-from rfdetr.config.model import ModelConfig
+from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
@@ -50,14 +50,17 @@ class TrainingResult:
 
 def train(
     detector: Detector,
-    classes: ClassTable,
     train_split: Annotations,
     valid_split: Annotations,
     config: TrainConfig,
+    model_settings: ModelSettings,
     device: torch.device,
 ) -> TrainingResult:
-    """Train the detector in place (its weights end as the last step left them) and leave the best in a file."""
-    run_dir = RunDir(Path(config.output_dir))
+    """Train the detector in place (its weights end as the last step left them) and leave the best in a file.
+
+    The model's settings are only written down, beside those of the run.
+    """
+    run_dir, classes = RunDir(Path(config.output_dir)), train_split.classes
     earlier = _load_run(Path(config.resume), detector, classes) if config.resume else None
     progress = Progress.from_dict((earlier.run or {})["progress"]) if earlier else Progress(seed=_seed(config))
     if progress.epoch >= config.epochs:
@@ -79,18 +82,33 @@ def train(
     module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch, make_loader)
     if earlier:
         _restore(module, earlier)
-    settings = {**config.plain(), "seed": progress.seed, "model": detector.config.plain()}
+    settings = _effective_settings(config, model_settings, detector.config, progress.seed)
     if trainer.is_global_zero:
         if run_dir.last.exists() and not earlier:
             warn(f"{run_dir.path} holds an earlier run; its files will be replaced")
         run_dir.write_settings(settings)
         say(_opening(detector, train_split, valid_split, batches, progress))
     trainer.loggers = build_loggers(config, run_dir, settings)
+    vit = detector.train().backbone.vit
+    vit.set_drop_path(config.drop_path)
+    if config.gradient_checkpointing is not None:
+        vit.gradient_checkpointing = config.gradient_checkpointing
     fit(trainer, module)
+    vit.set_drop_path(0.0)
     metrics = _best_metrics(progress.best, validation.report, ema is not None)
     if trainer.is_global_zero:
         write_json(run_dir.results, metrics)
     return TrainingResult(run_dir.path, run_dir.best_total, metrics, progress.history)
+
+
+def _effective_settings(
+    config: TrainConfig, model_settings: ModelSettings, model: ModelConfig, seed: int
+) -> dict[str, Any]:
+    """All settings of the run, as a file that `rfdetr train --config` takes; None, which is "not set", is left out."""
+    shape = {name: value for name, value in model.plain().items() if name in ModelSettings.model_fields}
+    run = {name: value for name, value in config.plain().items() if value is not None}
+    settings = {"model": model.size, **model_settings.plain(), **run, **shape, "seed": seed}
+    return {name: value for name, value in settings.items() if value is not None or name == "pretrain_weights"}
 
 
 def _seed(config: TrainConfig) -> int:

@@ -1,4 +1,4 @@
-"""A model as the facade holds it: opened from weights, fitted to a dataset, trained, evaluated, saved."""
+"""The life of a model behind the facade: opened from weights, fitted to a dataset, trained, evaluated, saved."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,13 +129,8 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     valid_split = read_coco(config.dataset_dir, "valid", classes)
     test_split = read_coco(config.dataset_dir, "test", classes) if config.run_test else None
     detector = _fitted(model, classes, settings, config)
-    vit = detector.backbone.vit
-    vit.set_drop_path(config.drop_path)
-    if config.gradient_checkpointing is not None:
-        vit.gradient_checkpointing = config.gradient_checkpointing
-    result = train(detector.train(), classes, train_split, valid_split, config, device)
+    result = train(detector, train_split, valid_split, config, settings, device)
     detector.load_state_dict(load_checkpoint(result.best_checkpoint).weights)
-    vit.set_drop_path(0.0)
     trained = Model(detector.to(device).eval(), classes, device)
     if test_split is not None:
         result.metrics["test"] = _test(trained, test_split, config)
