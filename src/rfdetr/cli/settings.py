@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from rfdetr.config.base import Config, suggestion
 from rfdetr.config.reference import type_text
 from rfdetr.errors import ConfigError
@@ -55,12 +57,12 @@ def read_configs(flags: Mapping[str, Any], configs: Sequence[type[Config]]) -> l
     """
     file = flags.get("config")
     settings = {**(read_settings(file) if file else {}), **{k: v for k, v in flags.items() if k != "config"}}
-    settings = {name: None if _is_none(value) else value for name, value in settings.items()}
     problems = [_unknown(name, configs) for name in settings if not any(name in c.model_fields for c in configs)]
     built: list[Config] = []
     for config in configs:
         try:
-            built.append(config.from_dict({name: settings[name] for name in config.model_fields if name in settings}))
+            fields = {name: field for name, field in config.model_fields.items() if name in settings}
+            built.append(config.from_dict({name: _value(settings[name], field) for name, field in fields.items()}))
         except ConfigError as error:
             problems.append(str(error))
     if problems:
@@ -68,8 +70,10 @@ def read_configs(flags: Mapping[str, Any], configs: Sequence[type[Config]]) -> l
     return built
 
 
-def _is_none(value: Any) -> bool:
-    return isinstance(value, str) and value.lower() == "none"
+def _value(value: Any, field: FieldInfo) -> Any:
+    """The text `none` means None for a setting that may be None; for others it may be a word like any other."""
+    can_be_none = type(None) in get_args(field.annotation)
+    return None if can_be_none and isinstance(value, str) and value.lower() == "none" else value
 
 
 def _unknown(name: str, configs: Sequence[type[Config]]) -> str:
