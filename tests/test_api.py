@@ -134,12 +134,12 @@ def test_a_saved_model_opens_as_it_was(trained: Trained, tmp_path: Path) -> None
 def test_evaluation_agrees_with_pycocotools_on_the_saved_predictions(trained: Trained, tmp_path: Path) -> None:
     result = trained.model.evaluate(dataset_dir=trained.dataset_dir, split="test", output_dir=tmp_path, num_workers=0)
     truth = json.loads((trained.dataset_dir / "test" / "_annotations.coco.json").read_text())
-    predictions = json.loads((tmp_path / "predictions.json").read_text())
+    predictions = json.loads((tmp_path / "predictions_test.json").read_text())
     assert {row["category_id"] for row in predictions} <= {103, 104, 111, 112}
     metrics, per_class = pycocotools_metrics(run_pycocotools(truth, predictions, max_dets=500), max_dets=500)
     assert {name: result[name] for name in metrics} == pytest.approx(metrics, abs=1e-9)
     assert result.per_class == pytest.approx(per_class, abs=1e-9)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == result.to_json()
+    assert json.loads((tmp_path / "metrics_test.json").read_text()) == result.to_json()
 
 
 def test_training_goes_on_from_the_held_weights(trained: Trained, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class RFDETR:
         """
         from rfdetr.lifecycle import open_file
 
+        if "pretrain_weights" in settings:
+            raise ConfigError("pretrain_weights: the weights are those of the checkpoint; leave it out")
         given = ModelSettings.from_dict({**settings, "pretrain_weights": path})
         opened = open_file(Path(path), given, cls.size)
         model = object.__new__(SIZES[opened.detector.config.size])
@@ -129,6 +131,7 @@ class RFDETR:
 
         Args:
             images: a path, URL, PIL image, HWC uint8 array (RGB), CHW float tensor in [0, 1], or an iterable of them.
+                Files are turned upright by their EXIF orientation; images in memory are taken as they are.
             threshold: detections scored above it are kept.
             batch_size: images per forward pass.
 

@@ -38,12 +38,27 @@ def _umask() -> int:
     return mask
 
 
+def make_folder(path: Path, setting: str) -> None:
+    """Make a folder for results, before there are any.
+
+    Raises:
+        ConfigError: it cannot be made, or not be written to; names the setting.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path} cannot be made a folder: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"{setting}: cannot write to {path}")
+
+
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write_utf8(temporary, text))
 
 
 def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    # File names that are not text come as lone surrogates; escaped they are still JSON.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,7 +81,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}: not YAML{line}: {getattr(error, 'problem', error)}") from None

@@ -14,11 +14,12 @@ from rfdetr.config.runs import EvaluateConfig, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
+from rfdetr.data.headers import check_headers
 from rfdetr.devices import pick_device
 from rfdetr.errors import ConfigError, WeightsError
 from rfdetr.evaluation.evaluate import evaluate, run_all
 from rfdetr.evaluation.results import EvaluationResult
-from rfdetr.files import write_json
+from rfdetr.files import make_folder, write_json
 from rfdetr.models.detector import Detector
 from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtype
 from rfdetr.training.epoch import REGULAR
@@ -89,7 +90,8 @@ def _open(
     head = checkpoint.weights.get("class_embed.bias")
     if head is None:
         raise WeightsError(f"{path}: has no class head: not a detector of RF-DETR")
-    classes = COCO if checkpoint.classes is None and len(head) == COCO_LOGITS else checkpoint.classes
+    is_published = checkpoint.config is None and checkpoint.classes is None and len(head) == COCO_LOGITS
+    classes = COCO if is_published else checkpoint.classes
     if settings.num_classes is None:
         config = config.replace(num_classes=len(head) - 1)
     detector = Detector(config, settings.init_seed)
@@ -128,8 +130,18 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     classes = train_split.classes
     valid_split = read_coco(config.dataset_dir, "valid", classes)
     test_split = read_coco(config.dataset_dir, "test", classes) if config.run_test else None
+    for split in (train_split, valid_split, test_split):
+        if split is not None:
+            check_headers(split)
     detector = _fitted(model, classes, settings, config)
-    result = train(detector, train_split, valid_split, config, settings, device)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    try:
+        result = train(detector, train_split, valid_split, config, settings, device)
+    except BaseException:
+        # The model is what it was; what the run has reached is in its checkpoints.
+        detector.load_state_dict(before)
+        detector.to(model.device)
+        raise
     detector.load_state_dict(load_checkpoint(result.best_checkpoint).weights)
     trained = Model(detector.to(device).eval(), classes, device)
     if test_split is not None:
@@ -180,11 +192,13 @@ def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: 
 
 
 def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
-    """Evaluate on a split; with `output_dir`, leave `metrics.json` and `predictions.json` there.
+    """Evaluate on a split; with `output_dir`, leave its metrics and predictions there.
 
     Raises:
         DatasetError: the split is missing or broken, or has classes that the model does not know.
     """
+    if config.output_dir is not None:
+        make_folder(Path(config.output_dir), "output_dir")
     split = read_coco(config.dataset_dir, config.split, model.classes)
     if split.classes.num_classes > model.detector.config.num_classes:
         raise ConfigError(
@@ -192,11 +206,11 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
         )
     result, predictions = evaluate(model.detector, split, config, model.device)
     if config.output_dir is not None:
-        write_json(Path(config.output_dir) / "metrics.json", result.to_json())
-        write_json(Path(config.output_dir) / "predictions.json", predictions)
+        write_json(Path(config.output_dir) / f"metrics_{config.split}.json", result.to_json())
+        write_json(Path(config.output_dir) / f"predictions_{config.split}.json", predictions)
     return result
 
 
 def save_model(model: Model, path: Path) -> None:
     """Write weights, architecture and classes to a checkpoint."""
-    save_checkpoint(path, Checkpoint(model.detector.state_dict(), model.detector.config, model.named_classes))
+    save_checkpoint(path, Checkpoint(model.detector.state_dict(), model.detector.config, model.classes))

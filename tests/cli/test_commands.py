@@ -25,7 +25,7 @@ def test_train_and_evaluate(tiny_file: Path, shapes: Path, tmp_path: Path, capsy
     weights = ["--model", str(run / "checkpoint_best_total.pth"), "--output-dir", str(found)]
     assert main(["evaluate", str(shapes), *shared, *weights, "--split", "valid"]) == 0
     assert "2 images, " in capsys.readouterr().out
-    metrics = json.loads((found / "metrics.json").read_text())
+    metrics = json.loads((found / "metrics_valid.json").read_text())
     assert metrics == json.loads((run / "metrics.json").read_text())
 
 

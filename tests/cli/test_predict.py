@@ -84,4 +84,4 @@ def test_nothing_readable_is_an_error(model: RFDETR, pictures: Path, tmp_path: P
     config = PredictConfig(images=(pictures / "broken.webp", pictures / "notes.txt"), output_dir=tmp_path / "found")
     with pytest.raises(ImageError, match="none of the images can be read"):
         predict_files(model, config)
-    assert not (tmp_path / "found").exists()
+    assert not list((tmp_path / "found").iterdir())

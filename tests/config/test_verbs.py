@@ -44,7 +44,7 @@ def test_not_both(machine: Machine) -> None:
 def test_a_value_without_a_name(machine: Machine) -> None:
     with pytest.raises(ConfigError) as caught:
         machine.run("data")  # type: ignore[call-overload]
-    assert str(caught.value) == "run: give settings by name, as in dataset_dir=..., got 'data'"
+    assert str(caught.value) == "run: give settings by name, or one EvaluateConfig; got 'data'"
 
 
 def test_a_misspelt_setting_is_explained(machine: Machine) -> None:

@@ -150,9 +150,9 @@ def test_errors_name_the_input(images: ImageSource, message: str, detector: Dete
 
 @pytest.mark.parametrize("images", [ARRAY, [ARRAY]], ids=["one", "many"])
 def test_settings_out_of_range(images: ImageSource, detector: Detector) -> None:
-    with pytest.raises(ConfigError, match="threshold: must be between 0 and 1, got 50"):
+    with pytest.raises(ConfigError, match="threshold: must be a number between 0 and 1, got 50"):
         predict(detector, images, CLASSES, threshold=50)
-    with pytest.raises(ConfigError, match="batch_size: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="batch_size: must be a whole number from 1 on, got 0"):
         predict(detector, images, CLASSES, batch_size=0)
 
 

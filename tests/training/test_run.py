@@ -169,8 +169,24 @@ def test_only_the_run_of_the_same_model_and_classes_can_be_resumed(
         train_tiny(shapes, tmp_path, other, epochs=9, resume=last)
     with pytest.raises(WeightsError, match="its classes are not those of the dataset"):
         train_tiny(animals, tmp_path, epochs=9, resume=last)
-    with pytest.raises(ConfigError, match="has finished its 4 epochs; ask for more with epochs"):
+    with pytest.raises(ConfigError, match="epochs: 4 are done already; ask for more"):
         train_tiny(shapes, tmp_path, epochs=4, resume=last)
+    with pytest.raises(ConfigError, match="seed: the run has 0; leave seed out"):
+        train_tiny(shapes, finished.output_dir, epochs=9, seed=7, resume=last)
+    with pytest.raises(ConfigError, match=r"batch_size, grad_accum_steps: the run had 5 steps per epoch, not 8"):
+        train_tiny(shapes, finished.output_dir, epochs=9, batch_size=1, resume=last)
+    with pytest.raises(
+        ConfigError, match="resume: lr, lr_encoder, their decays and weight_decay group the parameters in another way"
+    ):
+        train_tiny(shapes, finished.output_dir, epochs=9, lr_vit_layer_decay=0.5, resume=last)
+
+
+def test_a_resumed_run_learns_at_its_own_rates(shapes: Path, tmp_path: Path) -> None:
+    _, before = train_tiny(shapes, tmp_path, epochs=1)
+    weights = {name: tensor.clone() for name, tensor in before.state_dict().items()}
+    last = tmp_path / "checkpoint.pth"
+    _, after = train_tiny(shapes, tmp_path, epochs=2, lr=1e-12, lr_encoder=1e-12, resume=last)
+    torch.testing.assert_close(dict(after.state_dict()), weights, atol=1e-6, rtol=0)
 
 
 def test_without_averaged_weights_there_is_no_file_of_them(shapes: Path, tmp_path: Path) -> None:
@@ -218,7 +234,10 @@ def test_the_first_line_says_what_is_trained(shapes: Path, tmp_path: Path, capsy
     )
     assert shown.err == ""
     train_tiny(shapes, tmp_path, use_ema=False)
-    assert capsys.readouterr().err == f"rfdetr: warning: {tmp_path} holds an earlier run; its files will be replaced\n"
+    assert (
+        capsys.readouterr().err
+        == f"rfdetr: warning: {tmp_path} holds an earlier run; files of the same names will be replaced\n"
+    )
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(shapes: Path, tmp_path: Path) -> None:

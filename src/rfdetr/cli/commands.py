@@ -33,20 +33,30 @@ class Command:
     """Name and help of further switches."""
 
 
-def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
-    """The model that `--model` names: a checkpoint file or a size.
+def is_file(choice: ModelChoice) -> bool:
+    """Whether `--model` names a checkpoint file rather than a size.
 
     Raises:
         ConfigError: neither.
     """
     if Path(choice.model).suffix in (".pth", ".pt", ".ckpt"):
-        return RFDETR.from_checkpoint(choice.model, **settings.given())
+        return True
     preset(choice.model)
+    return False
+
+
+def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
+    if is_file(choice):
+        return RFDETR.from_checkpoint(choice.model, **settings.given())
     return SIZES[choice.model](**settings.given())
 
 
 def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig) -> None:
+    from rfdetr.data.layout import find_split
+
     say(f"train: {changed([choice, settings, config])}")
+    is_file(choice)
+    find_split(config.dataset_dir, "train")  # a wrong name or path is said before weights are fetched
     result = open_model(choice, settings).train(config)
     scores = ", ".join(f"{name} {result.metrics[name] or 0:.3f}" for name in ("mAP_50_95", "mAP_50"))
     say(f"best weights: {result.best_checkpoint} ({scores} on the validation split)")
@@ -56,12 +66,12 @@ def evaluate(choice: ModelChoice, settings: ModelSettings, config: EvaluateConfi
     say(f"evaluate: {changed([choice, settings, config])}")
     say(open_model(choice, settings).evaluate(config).table())
     if config.output_dir is not None:
-        save_settings(Path(config.output_dir), choice, settings, config)
+        save_settings(Path(config.output_dir) / "evaluate.yaml", choice, settings, config)
 
 
-def save_settings(output_dir: Path, *configs: Config) -> None:
+def save_settings(path: Path, *configs: Config) -> None:
     """All settings of a command beside its results, so that `--config` can repeat it."""
-    write_yaml(output_dir / "settings.yaml", {k: v for config in configs for k, v in config.plain().items()})
+    write_yaml(path, {name: value for config in configs for name, value in config.plain().items()})
 
 
 def predict(choice: ModelChoice, settings: ModelSettings, config: PredictConfig) -> None:
@@ -69,7 +79,7 @@ def predict(choice: ModelChoice, settings: ModelSettings, config: PredictConfig)
 
     say(f"predict: {changed([choice, settings, config])}")
     predict_files(open_model(choice, settings), config)
-    save_settings(Path(config.output_dir), choice, settings, config)
+    save_settings(Path(config.output_dir) / "predict.yaml", choice, settings, config)
 
 
 def demo(config: DemoConfig) -> None:

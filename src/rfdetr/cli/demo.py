@@ -11,7 +11,7 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
 from rfdetr.data.images import open_image
 from rfdetr.data.synthetic import draw_dataset
-from rfdetr.files import write_atomically
+from rfdetr.files import make_folder, write_atomically, write_json
 from rfdetr.inference.detections import Detections, named_detections
 from rfdetr.report.draw import Panel, comparison
 
@@ -27,6 +27,7 @@ SHOWN = 8
 def run_demo(config: DemoConfig) -> None:
     """Leave `dataset/`, the files of the run, `metrics.json` (of the test split) and `predictions.jpg`."""
     output_dir = Path(config.output_dir)
+    make_folder(output_dir, "output_dir")
     dataset_dir = output_dir / "dataset"
     draw_dataset(dataset_dir, config.train_images, config.seed)
     say(f"dataset: {dataset_dir}")
@@ -45,7 +46,8 @@ def run_demo(config: DemoConfig) -> None:
             **scratch_recipe(),
         )
     )
-    result = model.evaluate(dataset_dir=dataset_dir, split="test", output_dir=output_dir)
+    result = model.evaluate(dataset_dir=dataset_dir, split="test")
+    write_json(output_dir / "metrics.json", result.to_json())
     say(f"\ntest split: {result.table()}")
     picture = output_dir / "predictions.jpg"
     test = read_coco(dataset_dir, "test")

@@ -12,10 +12,11 @@ from rfdetr.config.runs import PredictConfig
 from rfdetr.console import say, warn
 from rfdetr.data.images import open_image
 from rfdetr.errors import ConfigError, ImageError
-from rfdetr.files import write_atomically, write_json
+from rfdetr.files import make_folder, write_atomically, write_json
 from rfdetr.inference.detections import to_json
 from rfdetr.report.draw import draw_detections
 
+RESULTS = "predictions.json"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 
@@ -29,6 +30,10 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
     output_dir = Path(config.output_dir)
     files = list_images([Path(path) for path in config.images], output_dir)
     names = _output_names(files)
+    make_folder(output_dir, "output_dir")
+    foreign = [name for name in names.values() if (output_dir / name).exists()]
+    if foreign and not (output_dir / RESULTS).exists():
+        raise ConfigError(f"output_dir: {output_dir} has a {foreign[0]} that would be replaced; choose another folder")
     rows: list[dict[str, Any]] = []
     opened = _open_all(files)
     while chunk := list(islice(opened, config.batch_size)):
@@ -39,9 +44,9 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
             write_atomically(output_dir / names[file], lambda path, drawn=drawn: _save(drawn, path))  # type: ignore[misc]
     if not rows:
         raise ImageError("none of the images can be read")
-    write_json(output_dir / "predictions.json", rows)
+    write_json(output_dir / RESULTS, rows)
     count = sum(len(row["detections"]) for row in rows)
-    say(f"{len(rows)} images, {count} detections above {config.threshold}: {output_dir / 'predictions.json'}")
+    say(f"{len(rows)} images, {count} detections above {config.threshold}: {output_dir / RESULTS}")
 
 
 def list_images(paths: list[Path], output_dir: Path) -> list[Path]:

@@ -184,7 +184,7 @@ class EvaluateConfig(Config):
     split: Split = "test"
     """Which split: `train`, `valid` or `test`."""
     output_dir: str | Path | None = None
-    """Where to write `metrics.json` and `predictions.json` (COCO results format). None: nowhere."""
+    """Where to write `metrics_<split>.json` and `predictions_<split>.json` (COCO results format). None: nowhere."""
     batch_size: PositiveInt = 4
     """Images per forward pass."""
     eval_max_dets: PositiveInt = 500
@@ -215,6 +215,11 @@ class PredictConfig(Config):
     """Detections scored above this are kept."""
     batch_size: PositiveInt = 4
     """Images per forward pass."""
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, (str, Path)) else value
 
 
 class DemoConfig(Config):

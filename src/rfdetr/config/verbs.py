@@ -42,9 +42,12 @@ def takes_settings(
         def call(self: S, config: C | None = None, /, **settings: Any) -> R:
             if config is not None and settings:
                 raise ConfigError(f"{method.__name__}: give a config or settings, not both")
-            if config is not None and not isinstance(config, Config):
-                raise ConfigError(f"{method.__name__}: give settings by name, as in dataset_dir=..., got {config!r}")
-            return method(self, config_class(**settings) if config is None else config)  # type: ignore[call-arg]
+            if config is None:
+                return method(self, config_class(**settings))  # type: ignore[call-arg]
+            if type(config) is not config_class:
+                expected = getattr(config_class, "__name__", "config")
+                raise ConfigError(f"{method.__name__}: give settings by name, or one {expected}; got {config!r}")
+            return method(self, config)
 
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         fields = inspect.signature(config_class).parameters.values()

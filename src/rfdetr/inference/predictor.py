@@ -61,10 +61,10 @@ def predict_each(
 
 
 def _check_settings(threshold: float, batch_size: int) -> None:
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold: must be between 0 and 1, got {threshold}")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: must be at least 1, got {batch_size}")
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold: must be a number between 0 and 1, got {threshold!r}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
 
 
 def _prepare(source: ImageSource, detector: Detector, name: str = "") -> tuple[Float[Tensor, "3 R R"], tuple[int, int]]:

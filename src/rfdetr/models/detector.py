@@ -55,11 +55,13 @@ class Detector(nn.Module):
         training mode; queries of a group are consecutive.
 
         Raises:
-            ValueError: an image size that the windows do not divide.
+            ValueError: an image size that the windows do not divide, or a mask of another size.
         """
         height, width = images.shape[-2:]
         if height % self.config.block_size or width % self.config.block_size:
             raise ValueError(f"image size {height}x{width} is not a multiple of {self.config.block_size} in both axes")
+        if padding_mask is not None and padding_mask.shape != (len(images), height, width):
+            raise ValueError(f"padding_mask is of shape {tuple(padding_mask.shape)}, the images need one per pixel")
         memory = Memory.from_levels(self.backbone(images), padding_mask)
         groups = self.config.group_detr if self.training else 1
         hs, reference, enc_outputs = self.transformer(

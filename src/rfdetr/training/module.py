@@ -17,7 +17,7 @@ from rfdetr.errors import TrainingError
 from rfdetr.models.criterion import Losses, detection_losses, kind_of, total_loss
 from rfdetr.models.detector import Detector
 from rfdetr.training.ema import Ema
-from rfdetr.training.optimizer import build_optimizer
+from rfdetr.training.optimizer import build_optimizer, restore_optimizer
 from rfdetr.training.schedules import lr_factor
 from rfdetr.training.state import Progress
 from rfdetr.types import ImageBatch, Target
@@ -60,7 +60,7 @@ class TrainingModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = build_optimizer(self.detector, self.detector.config, self.config)
         if self.optimizer_state is not None:
-            optimizer.load_state_dict(self.optimizer_state)
+            restore_optimizer(optimizer, self.optimizer_state)
         return optimizer
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.runs import TrainConfig
+from rfdetr.errors import ConfigError
 
 # Of the ViT, matrices and layer scales decay, but not these (parts of names).
 NO_DECAY = ("bias", "norm", "embeddings")
@@ -53,6 +55,25 @@ def _distance(name: str, model: ModelConfig) -> int:
     if ".blocks." in name:
         return last - 1 - int(name.split(".blocks.")[1].split(".", maxsplit=1)[0])
     return 0
+
+
+def check_same_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Raises:
+    ConfigError: the state is of an optimiser that grouped the parameters in another way.
+    """
+    sizes = [[len(group["params"]) for group in groups] for groups in (state["param_groups"], optimizer.param_groups)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            "resume: lr, lr_encoder, their decays and weight_decay group the parameters in another way than in the run"
+        )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an earlier run has accumulated; rates and weight decay are those of this run."""
+    wanted = [{key: group[key] for key in ("lr", "base_lr", "weight_decay")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        group.update(settings)
 
 
 def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.AdamW:

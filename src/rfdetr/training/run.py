@@ -1,6 +1,7 @@
 """One run, from config to result, top to bottom."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rfdetr.classes import ClassTable
+from rfdetr.config.base import report
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
@@ -28,6 +30,7 @@ from rfdetr.training.ema import Ema
 from rfdetr.training.epoch import REGULAR, EpochReport
 from rfdetr.training.loggers import build_loggers
 from rfdetr.training.module import TrainingModule
+from rfdetr.training.optimizer import build_optimizer, check_same_groups
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.state import BestScores, Progress
 from rfdetr.training.trainer import Position, build_trainer, fit
@@ -63,8 +66,6 @@ def train(
     run_dir, classes = RunDir(Path(config.output_dir)), train_split.classes
     earlier = _load_run(Path(config.resume), detector, classes) if config.resume else None
     progress = Progress.from_dict((earlier.run or {})["progress"]) if earlier else Progress(seed=_seed(config))
-    if progress.epoch >= config.epochs:
-        raise ConfigError(f"resume: {config.resume} has finished its {progress.epoch} epochs; ask for more with epochs")
     batches = _batches(len(train_split), detector.config, config, progress)
     validation = Validation(valid_split, config, batches)
     callbacks = [
@@ -77,15 +78,18 @@ def train(
     ]
     trainer = build_trainer(config, device, callbacks, epochs=config.epochs - progress.epoch)
     batches.world_size = trainer.world_size
+    if earlier:
+        _check_resumable(config, progress, batches.steps_per_epoch, run_dir)
+        detector.load_state_dict(earlier.weights)
     ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
     make_loader = partial(_loader, train_split, batches, config, device)
     module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch, make_loader)
     if earlier:
-        _restore(module, earlier)
+        _restore(module, earlier.run or {})
     settings = _effective_settings(config, model_settings, detector.config, progress.seed)
     if trainer.is_global_zero:
         if run_dir.last.exists() and not earlier:
-            warn(f"{run_dir.path} holds an earlier run; its files will be replaced")
+            warn(f"{run_dir.path} holds an earlier run; files of the same names will be replaced")
         run_dir.write_settings(settings)
         say(_opening(detector, train_split, valid_split, batches, progress))
     trainer.loggers = build_loggers(config, run_dir, settings)
@@ -93,8 +97,11 @@ def train(
     vit.set_drop_path(config.drop_path)
     if config.gradient_checkpointing is not None:
         vit.gradient_checkpointing = config.gradient_checkpointing
-    fit(trainer, module)
-    vit.set_drop_path(0.0)
+    try:
+        fit(trainer, module)
+    finally:
+        vit.set_drop_path(0.0)
+        detector.eval()
     metrics = _best_metrics(progress.best, validation.report, ema is not None)
     if trainer.is_global_zero:
         write_json(run_dir.results, metrics)
@@ -107,7 +114,7 @@ def _effective_settings(
     """All settings of the run, as a file that `rfdetr train --config` takes; None, which is "not set", is left out."""
     shape = {name: value for name, value in model.plain().items() if name in ModelSettings.model_fields}
     run = {name: value for name, value in config.plain().items() if value is not None}
-    settings = {"model": model.size, **model_settings.plain(), **run, **shape, "seed": seed}
+    settings = {"model": model.size, **model_settings.plain(), **run, **shape, "seed": seed, "resume": None}
     return {name: value for name, value in settings.items() if value is not None or name == "pretrain_weights"}
 
 
@@ -122,7 +129,7 @@ def _load_run(path: Path, detector: Detector, classes: ClassTable) -> Checkpoint
         WeightsError: another model or other classes, or a file that holds weights alone.
     """
     checkpoint = load_checkpoint(path)
-    if checkpoint.run is None:
+    if checkpoint.run is None or not {"progress", "optimizer", "ema_model"} <= set(checkpoint.run):
         raise WeightsError(f"{path}: holds weights alone, no state of a run. Resume from checkpoint.pth of the run")
     if checkpoint.classes != classes:
         raise WeightsError(f"{path}: its classes are not those of the dataset")
@@ -131,9 +138,26 @@ def _load_run(path: Path, detector: Detector, classes: ClassTable) -> Checkpoint
     return checkpoint
 
 
-def _restore(module: TrainingModule, earlier: Checkpoint) -> None:
-    run = earlier.run or {}
-    module.detector.load_state_dict(earlier.weights)
+def _check_resumable(config: TrainConfig, progress: Progress, steps_per_epoch: int, run_dir: RunDir) -> None:
+    """Raises:
+    ConfigError: settings that the run cannot go on with.
+    """
+    problems = []
+    if progress.epoch >= config.epochs:
+        problems.append(f"epochs: {progress.epoch} are done already; ask for more than that")
+    if config.seed not in (None, progress.seed):
+        problems.append(f"seed: the run has {progress.seed}; leave seed out")
+    if progress.step != progress.epoch * steps_per_epoch + progress.step_in_epoch:
+        was = progress.step // max(progress.epoch, 1)
+        problems.append(f"batch_size, grad_accum_steps: the run had {was} steps per epoch, not {steps_per_epoch}")
+    best = {run_dir.best_regular: progress.best.regular_metrics, run_dir.best_ema: progress.best.ema_metrics}
+    problems += [f"output_dir: {path} is missing, the best so far" for path in best if best[path] and not path.exists()]
+    if problems:
+        raise ConfigError(report(f"resume from {config.resume}", problems))
+
+
+def _restore(module: TrainingModule, run: Mapping[str, Any]) -> None:
+    check_same_groups(build_optimizer(module.detector, module.detector.config, module.config), run["optimizer"])
     module.optimizer_state = run["optimizer"]
     if module.ema and run["ema_model"]:
         module.ema.detector.load_state_dict(from_published(run["ema_model"]))

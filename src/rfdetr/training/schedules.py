@@ -18,5 +18,5 @@ def lr_factor(step: int, steps_per_epoch: int, config: TrainConfig) -> float:
     if config.lr_scheduler == "step":
         return 1.0 if step < config.lr_drop * steps_per_epoch else STEP_FACTOR
     total = steps_per_epoch * config.epochs
-    progress = (step - warmup) / max(1, total - warmup)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
     return config.lr_min_factor + (1 - config.lr_min_factor) * 0.5 * (1 + math.cos(math.pi * progress))

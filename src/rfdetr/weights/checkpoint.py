@@ -40,16 +40,18 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file whole or not at all."""
-    if checkpoint.config is None or checkpoint.classes is None:
-        raise ValueError("a checkpoint of ours holds its config and its classes")
+    if checkpoint.config is None:
+        raise ValueError("a checkpoint of ours holds its config")
+    classes = checkpoint.classes
     content: dict[str, Any] = {
         "model": {name: tensor.contiguous() for name, tensor in to_published(checkpoint.weights).items()},
-        "args": {**checkpoint.settings, "class_names": list(checkpoint.classes.names)},
+        "args": {**checkpoint.settings, "class_names": list(classes.names) if classes else None},
         "model_name": f"RFDETR{checkpoint.config.size.title()}",
         "config": checkpoint.config.plain(),
-        "class_table": checkpoint.classes.to_dict(),
         "rfdetr_version": __version__,
     }
+    if classes is not None:
+        content["class_table"] = classes.to_dict()
     if checkpoint.run is not None:
         content["run"] = dict(checkpoint.run)
     write_atomically(path, lambda temporary: torch.save(content, temporary))
