@@ -227,7 +227,7 @@ class DemoConfig(Config):
 
     output_dir: str | Path = "demo"
     """Folder for the dataset, the checkpoints, `metrics.json` and the picture."""
-    epochs: PositiveInt = 6
+    epochs: PositiveInt = 5
     """Passes over the training split."""
     train_images: PositiveInt = 256
     """Images drawn for training; a quarter as many each for validation and test."""
