@@ -66,21 +66,25 @@ def _scale_and_offset(key: str, shape: list[int]) -> tuple[float, float]:
     return next(((scale, offset) for fits, scale, offset in rules if fits), (1 / math.sqrt(fan), 0))
 
 
-# Not a size of the library, but its two decoder levels and its wider ViT are worth a comparison.
-LARGE_DEPRECATED = preset("base").replace(
-    encoder_width=768,
-    encoder_heads=12,
-    projector_scale=("P3", "P5"),
-    hidden_dim=384,
-    sa_nheads=12,
-    ca_nheads=24,
-    dec_n_points=4,
-)
+def oracle_names() -> list[str]:
+    """All architectures with oracles, here or in ../shared: `seg_nano`."""
+    return sorted({meta.parent.name for folder in (SHARED, COMPACT) for meta in folder.glob("oracles/*/meta.json")})
+
+
+def oracle_cases(kind: str) -> list[tuple[str, str]]:
+    """Architecture and case of all records of a kind (`eval` or `train`): `("seg_nano", "eval_pad")`."""
+    return [
+        (name, case)
+        for name in oracle_names()
+        for case in sorted(
+            {file.stem for folder in (SHARED, COMPACT) for file in folder.glob(f"oracles/{name}/{kind}*.safetensors")}
+        )
+    ]
 
 
 def architecture(name: str) -> ModelConfig:
     """The architecture of a directory of oracles."""
-    return LARGE_DEPRECATED if name == "large_deprecated" else preset(name)
+    return preset(name.replace("_", "-"))
 
 
 def oracle_detector(name: str) -> Detector:
@@ -109,15 +113,26 @@ def batch(meta: dict[str, Any], case: str) -> tuple[Tensor, Tensor | None]:
     return padded, mask
 
 
-def targets(seed: int, counts: list[int]) -> list[Target]:
+def targets(seed: int, counts: list[int], mask_side: int | None = None) -> list[Target]:
+    """Random objects; with the side of the input, their masks are the ellipses in their boxes."""
     random = np.random.RandomState(seed)
     found: list[Target] = []
     for index, count in enumerate(counts):
         center, size = random.uniform(0.2, 0.8, (count, 2)), random.uniform(0.1, 0.4, (count, 2))
         labels = torch.from_numpy(random.randint(1, 91, (count,)).astype(np.int64))
         boxes = torch.from_numpy(np.concatenate([center, size], axis=1).astype(np.float32))
-        found.append({"boxes": boxes, "labels": labels, "orig_size": torch.tensor([1, 1]), "image_id": index})
+        target: Target = {"boxes": boxes, "labels": labels, "orig_size": torch.tensor([1, 1]), "image_id": index}
+        if mask_side:
+            target["masks"] = ellipses(boxes, mask_side)
+        found.append(target)
     return found
+
+
+def ellipses(boxes: Tensor, side: int) -> Tensor:
+    cx, cy, w, h = boxes.double()[:, :, None, None].unbind(1)
+    cells = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    inside: Tensor = ((cells - cx) / (w / 2)) ** 2 + ((cells[:, None] - cy) / (h / 2)) ** 2 <= 1
+    return inside
 
 
 def stats(values: Tensor) -> Tensor:

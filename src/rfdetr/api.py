@@ -168,7 +168,7 @@ class RFDETRMedium(RFDETR):
 
 
 class RFDETRLarge(RFDETR):
-    """704 pixels, 4 decoder layers: the most accurate."""
+    """704 pixels, 4 decoder layers: the most accurate for boxes."""
 
     size = "large"
 
@@ -179,12 +179,54 @@ class RFDETRBase(RFDETR):
     size = "base"
 
 
-SIZES: dict[str, type[RFDETR]] = {
-    "nano": RFDETRNano,
-    "small": RFDETRSmall,
-    "medium": RFDETRMedium,
-    "large": RFDETRLarge,
-    "base": RFDETRBase,
-}
+class RFDETRLargeDeprecated(RFDETR):
+    """560 pixels, 3 wider decoder layers on two levels, DINOv2 base: the first Large, superseded by Large."""
+
+    size = "large-deprecated"
+
+
+class RFDETRSegNano(RFDETR):
+    """Boxes and masks: 312 pixels, 4 decoder layers, 100 queries; the fastest."""
+
+    size = "seg-nano"
+
+
+class RFDETRSegSmall(RFDETR):
+    """Boxes and masks: 384 pixels, 4 decoder layers, 100 queries."""
+
+    size = "seg-small"
+
+
+class RFDETRSegMedium(RFDETR):
+    """Boxes and masks: 432 pixels, 5 decoder layers, 200 queries."""
+
+    size = "seg-medium"
+
+
+class RFDETRSegLarge(RFDETR):
+    """Boxes and masks: 504 pixels, 5 decoder layers, 200 queries."""
+
+    size = "seg-large"
+
+
+class RFDETRSegXLarge(RFDETR):
+    """Boxes and masks: 624 pixels, 6 decoder layers, 300 queries."""
+
+    size = "seg-xlarge"
+
+
+class RFDETRSeg2XLarge(RFDETR):
+    """Boxes and masks: 768 pixels, 6 decoder layers, 300 queries; the most accurate."""
+
+    size = "seg-2xlarge"
+
+
+class RFDETRSegPreview(RFDETR):
+    """Boxes and masks: 432 pixels, 4 decoder layers, 200 queries: the first release, superseded by SegMedium."""
+
+    size = "seg-preview"
+
+
+SIZES: dict[str, type[RFDETR]] = {model.size: model for model in RFDETR.__subclasses__() if model.size}
 
 from_checkpoint = RFDETR.from_checkpoint

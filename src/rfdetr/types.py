@@ -19,6 +19,26 @@ class Target(TypedDict):
     labels: Int[Tensor, "T"]  # class ids
     orig_size: Int[Tensor, "2"]  # (height, width) of the image file
     image_id: int
+    masks: NotRequired[Bool[Tensor, "T height width"]]  # at the size of the input; for segmentation
+
+
+@dataclass(frozen=True)
+class MaskLogits:
+    """The masks of all queries as a product, of which only what is needed is computed.
+
+    Query q of image b has the logit `queries[b, q] . features[b, :, y, x] + bias` at cell (y, x) of the mask grid.
+    """
+
+    features: Float[Tensor, "B D h w"]
+    queries: Float[Tensor, "B Q D"]
+    bias: Float[Tensor, "1"]
+
+    def of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N h w"]:
+        """The masks of some queries of one image."""
+        return torch.einsum("nd,dhw->nhw", self.queries[image, queries], self.features[image]) + self.bias
+
+    def dense(self) -> Float[Tensor, "B Q h w"]:
+        return torch.einsum("bqd,bdhw->bqhw", self.queries, self.features) + self.bias
 
 
 class LayerOutputs(TypedDict):
@@ -26,6 +46,7 @@ class LayerOutputs(TypedDict):
 
     pred_logits: Float[Tensor, "B Q C"]
     pred_boxes: Float[Tensor, "B Q 4"]
+    pred_masks: NotRequired[MaskLogits]  # of segmentation models
 
 
 class RawOutputs(LayerOutputs):
@@ -49,7 +70,10 @@ class ImageBatch:
         def move(target: Target) -> Target:
             boxes = target["boxes"].to(device, non_blocking=non_blocking)
             labels = target["labels"].to(device, non_blocking=non_blocking)
-            return {**target, "boxes": boxes, "labels": labels}
+            moved: Target = {**target, "boxes": boxes, "labels": labels}
+            if "masks" in target:
+                moved["masks"] = target["masks"].to(device, non_blocking=non_blocking)
+            return moved
 
         mask = None if self.padding_mask is None else self.padding_mask.to(device, non_blocking=non_blocking)
         images = self.images.to(device, non_blocking=non_blocking)
@@ -67,3 +91,4 @@ class Predictions:
     boxes: Float[Tensor, "N 4"]  # xyxy in pixels of the original image
     scores: Float[Tensor, "N"]
     labels: Int[Tensor, "N"]  # class ids
+    mask_logits: Float[Tensor, "N h w"] | None = None  # coarse, of the whole input; `full_size_masks` enlarges them

@@ -1,23 +1,32 @@
 import pytest
 import torch
 
+from rfdetr.api import SIZES
 from rfdetr.config.model import ModelSettings
-from rfdetr.config.presets import PRESETS, configure, preset
+from rfdetr.config.presets import PRESETS, class_name, configure, preset
 from rfdetr.errors import ConfigError
 from rfdetr.models.detector import Detector
 
 NEW, OLD = (3, 6, 9, 12), (2, 5, 8, 11)
 
 
-# The published table: resolution, patch, windows, position grid, decoder layers, features, parameters.
+# The published table: resolution, patch, windows, position grid, decoder layers, features, queries, parameters.
 @pytest.mark.parametrize(
     ("size", "row"),
     [
-        ("nano", (384, 16, 2, 24, 2, NEW, 30_467_298)),
-        ("small", (512, 16, 2, 32, 3, NEW, 32_111_170)),
-        ("medium", (576, 16, 2, 36, 4, NEW, 33_687_458)),
-        ("large", (704, 16, 2, 44, 4, NEW, 33_933_218)),
-        ("base", (560, 14, 4, 37, 3, OLD, 32_174_530)),
+        ("nano", (384, 16, 2, 24, 2, NEW, 300, 30_467_298)),
+        ("small", (512, 16, 2, 32, 3, NEW, 300, 32_111_170)),
+        ("medium", (576, 16, 2, 36, 4, NEW, 300, 33_687_458)),
+        ("large", (704, 16, 2, 44, 4, NEW, 300, 33_933_218)),
+        ("base", (560, 14, 4, 37, 3, OLD, 300, 32_174_530)),
+        ("large-deprecated", (560, 14, 4, 37, 3, OLD, 300, 135_637_474)),
+        ("seg-nano", (312, 12, 1, 26, 4, NEW, 100, 33_577_475)),
+        ("seg-small", (384, 12, 2, 32, 4, NEW, 100, 33_711_107)),
+        ("seg-medium", (432, 12, 2, 36, 5, NEW, 200, 35_694_259)),
+        ("seg-large", (504, 12, 2, 42, 5, NEW, 200, 35_873_971)),
+        ("seg-xlarge", (624, 12, 2, 52, 6, NEW, 300, 38_113_635)),
+        ("seg-2xlarge", (768, 12, 2, 64, 6, NEW, 300, 38_648_163)),
+        ("seg-preview", (432, 12, 2, 36, 4, NEW, 200, 34_153_555)),
     ],
     ids=list(PRESETS),
 )
@@ -32,16 +41,33 @@ def test_the_published_sizes(size: str, row: tuple[object, ...]) -> None:
         config.positional_encoding_size,
         config.dec_layers,
         config.out_feature_indexes,
+        config.num_queries,
         parameters,
     )
+    assert config.num_select == config.num_queries
+    assert config.segmentation_head == size.startswith("seg-")
 
 
 def test_what_all_sizes_share() -> None:
     for config in PRESETS.values():
-        assert (config.encoder_width, config.encoder_heads, config.encoder_depth) == (384, 6, 12)
-        assert (config.hidden_dim, config.sa_nheads, config.ca_nheads, config.dec_n_points) == (256, 8, 16, 2)
-        assert (config.num_queries, config.num_select, config.group_detr) == (300, 300, 13)
-        assert (config.num_classes, config.projector_scale) == (90, ("P4",))
+        assert (config.encoder_depth, config.group_detr, config.num_classes) == (12, 13, 90)
+
+
+def test_only_the_deprecated_large_is_of_another_width() -> None:
+    for size, config in PRESETS.items():
+        is_wide = size == "large-deprecated"
+        assert (config.encoder_width, config.encoder_heads) == ((768, 12) if is_wide else (384, 6))
+        widths = (config.hidden_dim, config.sa_nheads, config.ca_nheads, config.dec_n_points, config.projector_scale)
+        assert widths == ((384, 12, 24, 4, ("P3", "P5")) if is_wide else (256, 8, 16, 2, ("P4",)))
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [("nano", "RFDETRNano"), ("seg-2xlarge", "RFDETRSeg2XLarge"), ("large-deprecated", "RFDETRLargeDeprecated")],
+)
+def test_the_class_of_a_size(size: str, name: str) -> None:
+    assert class_name(size) == name
+    assert SIZES[size].__name__ == name
 
 
 def test_each_size_knows_its_name() -> None:
@@ -88,4 +114,4 @@ def test_a_resolution_that_does_not_fit() -> None:
 def test_no_such_size(name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         preset(name)
-    assert str(caught.value) == f"model: no size {name!r}. Sizes: nano, small, medium, large, base.{hint}"
+    assert str(caught.value) == f"model: no size {name!r}. Sizes: {', '.join(PRESETS)}.{hint}"

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from rfdetr.models.criterion import detection_losses, kind_of, supervised_layers, total_loss
-from rfdetr.types import LayerOutputs, RawOutputs
-from tests.tiny import random_outputs, random_targets
+from rfdetr.models.mask_points import MaskSupervision
+from rfdetr.types import LayerOutputs, MaskLogits, RawOutputs
+from tests.tiny import random_mask_targets, random_outputs, random_targets, with_masks
 
 WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 TWO = torch.tensor(2.0)
@@ -91,3 +92,68 @@ def test_the_total_weighs_all_layers_alike() -> None:
 @pytest.mark.parametrize("name", ["loss_ce", "loss_ce_0", "loss_ce_11", "loss_ce_enc"])
 def test_the_kind_of_a_loss(name: str) -> None:
     assert kind_of(name) == "loss_ce"
+
+
+def mask_layer(seed: int = 0) -> RawOutputs:
+    return with_masks(random_outputs(2, 6, seed=seed), seed)
+
+
+def test_masks_are_supervised_in_every_layer() -> None:
+    outputs: RawOutputs = {**mask_layer(), "aux_outputs": [mask_layer(1)], "enc_outputs": mask_layer(2)}
+    losses = detection_losses(outputs, random_mask_targets([1, 1]), TWO, groups=1)
+    kinds = ("ce", "bbox", "giou", "mask_ce", "mask_dice")
+    assert list(losses) == [f"loss_{kind}{suffix}" for suffix in ("", "_0", "_enc") for kind in kinds]
+
+
+def test_a_mask_that_is_right_and_sure_costs_little_and_its_opposite_much() -> None:
+    targets = random_mask_targets([1])
+    inside = targets[0]["masks"][:, 2::4, 2::4].float() * 2 - 1
+    losses = []
+    for sign in (1, -1):
+        layer = random_outputs(1, 1)
+        layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), torch.full((1, 1, 1), 20.0 * sign), torch.zeros(1))
+        torch.manual_seed(0)
+        losses.append(detection_losses(layer, targets, torch.ones(()), groups=1))
+    right, wrong = losses
+    # The points gather at the edge, where a coarse grid cannot be exact.
+    assert right["loss_mask_ce"] < 2
+    assert wrong["loss_mask_ce"] > 5
+    assert right["loss_mask_dice"] < 0.3
+    assert wrong["loss_mask_dice"] > 0.8
+
+
+def test_points_of_the_losses_are_those_of_the_generator() -> None:
+    """A step is repeatable, and steps differ."""
+    totals = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses = detection_losses(mask_layer(), random_mask_targets([2, 1]), TWO, groups=1)
+        totals.append(losses["loss_mask_ce"].item())
+    assert totals[0] == totals[1] != totals[2]
+
+
+def test_fewer_cells_per_point_mean_more_points() -> None:
+    drawn = []
+    for ratio in (16, 4):
+        torch.manual_seed(0)
+        detection_losses(mask_layer(), random_mask_targets([2, 1]), TWO, 1, MaskSupervision(point_sample_ratio=ratio))
+        drawn.append(torch.rand(()).item())  # where the generator stands afterwards
+    assert drawn[0] != drawn[1]
+
+
+def test_without_objects_the_mask_head_has_a_zero_gradient_rather_than_none() -> None:
+    """Distributed training waits for the gradient of every parameter."""
+    layer = mask_layer()
+    masks = layer["pred_masks"]
+    parts = [masks.features, masks.queries, masks.bias]
+    for part in parts:
+        part.requires_grad_()
+    losses = detection_losses(layer, random_mask_targets([0, 0]), TWO, groups=2)
+    assert losses["loss_mask_ce"] == losses["loss_mask_dice"] == 0
+    (losses["loss_mask_ce"] + losses["loss_mask_dice"]).backward()
+    assert all(part.grad is not None and not part.grad.any() for part in parts)
+
+
+def test_more_objects_than_queries() -> None:
+    losses = detection_losses(mask_layer(), random_mask_targets([9, 1]), TWO, groups=2)
+    assert all(loss.isfinite() for loss in losses.values())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rfdetr.models.losses import giou_loss, iou_aware_bce, l1_loss
+from rfdetr.models.losses import giou_loss, iou_aware_bce, l1_loss, mask_ce_loss, mask_dice_loss
 
 ONE = torch.tensor(1.0)
 
@@ -96,3 +96,24 @@ def test_l1_is_summed_over_sides_and_pairs_and_divided_by_objects() -> None:
 def test_giou_loss(box: list[float], loss: float) -> None:
     unit = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     assert giou_loss(torch.tensor([box]).float(), unit, ONE).item() == pytest.approx(loss)
+
+
+def test_mask_cross_entropy_is_a_mean_over_points_and_a_sum_over_masks() -> None:
+    logits, masks = torch.tensor([[0.0, 2.0], [1.0, -3.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    per_point = -(masks * logits.sigmoid().log() + (1 - masks) * (1 - logits.sigmoid()).log())
+    expected = per_point.mean(dim=1).sum() / 4
+    torch.testing.assert_close(mask_ce_loss(logits, masks, torch.tensor(4.0)), expected)
+
+
+@pytest.mark.parametrize(
+    ("logits", "masks", "loss"),
+    [
+        pytest.param([50.0, -50.0], [1.0, 0.0], 0.0, id="right"),
+        pytest.param([-50.0, 50.0], [1.0, 0.0], 1 - 1 / 3, id="wrong, smoothed by 1"),
+        pytest.param([-50.0, -50.0], [0.0, 0.0], 0.0, id="both empty"),
+        pytest.param([0.0, 0.0], [1.0, 1.0], 1 - 3 / 4, id="unsure"),
+    ],
+)
+def test_dice(logits: list[float], masks: list[float], loss: float) -> None:
+    found = mask_dice_loss(torch.tensor([logits]), torch.tensor([masks]), torch.tensor(1.0))
+    assert found.item() == pytest.approx(loss, abs=1e-6)

@@ -1,12 +1,15 @@
 from itertools import permutations
 
 import pytest
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, giou
-from rfdetr.models.matcher import Matches, match, matching_cost
-from rfdetr.types import LayerOutputs, Target
-from tests.tiny import random_outputs, random_targets
+from rfdetr.models.mask_points import MaskSupervision
+from rfdetr.models.matcher import Matches, mask_costs, match, matching_cost
+from rfdetr.types import LayerOutputs, MaskLogits, Target
+from tests.tiny import random_mask_targets, random_outputs, random_targets
 
 
 def cost_of(layer: LayerOutputs, image: int, target: Target) -> Tensor:
@@ -103,3 +106,38 @@ def test_matching_survives_a_detector_that_is_broken_altogether() -> None:
     layer["pred_logits"].fill_(float("nan"))
     (matches,) = match([layer], random_targets([2]), groups=2)
     assert len(matches.query) == 4
+
+
+def test_mask_costs_term_by_term() -> None:
+    logits, masks = torch.randn(3, 50), torch.rand(2, 50).round()
+    cross_entropy, dice = mask_costs(logits, masks)
+    for query in range(3):
+        for index in range(2):
+            expected = F.binary_cross_entropy_with_logits(logits[query], masks[index])
+            assert cross_entropy[query, index].item() == pytest.approx(expected.item(), rel=1e-5)
+            probs = logits[query].sigmoid()
+            overlap = (2 * (probs * masks[index]).sum() + 1) / (probs.sum() + masks[index].sum() + 1)
+            assert dice[query, index].item() == pytest.approx(1 - overlap.item(), rel=1e-5)
+
+
+def test_of_queries_with_the_same_box_the_one_with_the_right_mask_is_matched() -> None:
+    (target,) = random_mask_targets([1])
+    layer = random_outputs(1, 4)
+    layer["pred_boxes"][:] = target["boxes"]
+    layer["pred_logits"][:] = 0
+    # A single channel that is high inside the object: the query with the positive code draws the right mask.
+    inside = target["masks"][:, 2::4, 2::4].float() * 2 - 1
+    codes = torch.tensor([-1.0, 0.0, 5.0, 0.5]).view(1, 4, 1)
+    layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), codes, torch.zeros(1))
+    (matches,) = match([layer], [target], groups=1)
+    assert matches.query.tolist() == [2]
+    without = MaskSupervision(mask_ce=0, mask_dice=0)
+    (matches,) = match([layer], [target], groups=1, supervision=without)
+    assert matches.query.tolist() == [0]
+
+
+def test_the_number_of_pairs_of_each_image_is_known() -> None:
+    layer, targets = random_outputs(3, 12), random_targets([2, 0, 6])
+    (matches,) = match([layer], targets, groups=3)
+    assert matches.counts == (6, 0, 12)  # the third image has more objects than a group has queries
+    assert matches.image.bincount().tolist() == [6, 0, 12]

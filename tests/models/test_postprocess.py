@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rfdetr.models.postprocess import postprocess
-from rfdetr.types import Predictions
+from rfdetr.models.postprocess import CHUNK, full_size_masks, postprocess
+from rfdetr.types import MaskLogits, Predictions
 
 SIZE = torch.tensor([[100, 200]])
 
@@ -62,3 +62,30 @@ def test_each_image_has_its_own_size() -> None:
 def test_scores_of_half_precision_are_float32() -> None:
     found = detect(torch.zeros(2, 2, dtype=torch.bfloat16))
     assert found.scores.dtype == torch.float32
+
+
+def test_a_threshold_keeps_what_scores_above_it() -> None:
+    logits = torch.tensor([[3.0, 0.0], [-3.0, 1.0]])
+    (found,) = postprocess({"pred_logits": logits[None], "pred_boxes": torch.rand(1, 2, 4)}, SIZE, 100, threshold=0.5)
+    assert found.scores.tolist() == torch.tensor([3.0, 1.0]).sigmoid().tolist()
+    assert len(found.boxes) == len(found.labels) == 2
+
+
+def test_masks_go_with_their_queries() -> None:
+    masks = MaskLogits(torch.ones(1, 1, 3, 3), torch.tensor([[[1.0], [2.0]]]), torch.zeros(1))
+    logits = torch.tensor([[[0.0, -1.0], [5.0, -5.0]]])
+    (found,) = postprocess({"pred_logits": logits, "pred_boxes": torch.rand(1, 2, 4), "pred_masks": masks}, SIZE, 3)
+    assert found.mask_logits is not None
+    assert found.mask_logits[:, 0, 0].tolist() == [2, 1, 1]
+
+
+def test_masks_at_the_size_of_the_image_a_few_at_a_time() -> None:
+    logits = torch.full((CHUNK + 5, 4, 4), -1.0)
+    logits[:, :, :2] = 1.0
+    chunks = [*full_size_masks(logits, (40, 80))]
+    assert [len(chunk) for chunk in chunks] == [CHUNK, 5]
+    whole = torch.cat(chunks)
+    assert whole.shape == (CHUNK + 5, 40, 80)
+    assert whole[:, :, :40].all()
+    assert not whole[:, :, 40:].any()
+    assert sum(len(chunk) for chunk in full_size_masks(logits[:0], (40, 80))) == 0

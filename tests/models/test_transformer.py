@@ -24,8 +24,8 @@ def transformer(detector: Detector) -> Transformer:
     return detector.transformer
 
 
-def run(detector: Detector, memory: Memory) -> tuple[list[Tensor], Tensor, LayerOutputs]:
-    found: tuple[list[Tensor], Tensor, LayerOutputs] = detector.transformer(
+def run(detector: Detector, memory: Memory) -> tuple[list[Tensor], Tensor, LayerOutputs, Tensor]:
+    found: tuple[list[Tensor], Tensor, LayerOutputs, Tensor] = detector.transformer(
         memory, detector.query_feat.weight, detector.refpoint_embed.weight, groups=1
     )
     return found
@@ -44,7 +44,9 @@ def test_the_best_tokens_are_selected_best_first(transformer: Transformer) -> No
     features = transformer.enc_output_norm[0](transformer.enc_output[0](memory.tokens))
     scores = transformer.enc_out_class_embed[0](features)
     expected = scores.amax(dim=-1).sort(dim=1, descending=True).values[:, : TINY.num_queries]
-    assert torch.equal(transformer.select(memory, groups=1)["pred_logits"].amax(dim=-1), expected)
+    outputs, tokens = transformer.select(memory, groups=1)
+    assert torch.equal(outputs["pred_logits"].amax(dim=-1), expected)
+    torch.testing.assert_close(transformer.enc_out_class_embed[0](tokens), outputs["pred_logits"])
 
 
 @torch.no_grad()
@@ -63,8 +65,8 @@ def test_what_lies_in_the_padding_does_not_matter(detector: Detector) -> None:
 def test_a_padded_map_is_read_as_the_map_without_its_padding(detector: Detector) -> None:
     """As far as selection goes: boxes are relative to the unpadded image."""
     level, mask = padded_levels()
-    _, reference, enc = run(detector, Memory.from_levels([level], mask))
-    _, alone_reference, alone_enc = run(detector, Memory.from_levels([level[:1, :, :4, :4]], None))
+    _, reference, enc, _ = run(detector, Memory.from_levels([level], mask))
+    _, alone_reference, alone_enc, _ = run(detector, Memory.from_levels([level[:1, :, :4, :4]], None))
     assert torch.allclose(enc["pred_boxes"][:1], alone_enc["pred_boxes"], atol=1e-6)
     assert torch.allclose(reference[:1], alone_reference, atol=1e-6)
 
@@ -73,6 +75,7 @@ def test_a_padded_map_is_read_as_the_map_without_its_padding(detector: Detector)
 def test_invalid_tokens_come_with_empty_boxes(transformer: Transformer) -> None:
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[:, 16:] = mask[:, :, 8:] = True  # leaves 2 tokens for 6 queries
-    boxes = transformer.select(Memory.from_levels([torch.randn(1, TINY.hidden_dim, 8, 8)], mask), 1)["pred_boxes"][0]
+    outputs, _ = transformer.select(Memory.from_levels([torch.randn(1, TINY.hidden_dim, 8, 8)], mask), groups=1)
+    boxes = outputs["pred_boxes"][0]
     assert (boxes[:, 2:].sum(dim=-1) > 0).sum() <= 2
     assert boxes.isfinite().all()

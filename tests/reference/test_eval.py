@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rfdetr.models.detector import Detector
-from rfdetr.models.postprocess import postprocess
-from rfdetr.types import Predictions, RawOutputs
-from tests.oracles import batch, oracle_detector, read_json, read_tensors, stats
+from rfdetr.models.postprocess import full_size_masks, postprocess
+from rfdetr.types import LayerOutputs, Predictions, RawOutputs
+from tests.oracles import batch, oracle_cases, oracle_detector, read_json, read_tensors, stats
 
-FEATURES, PROJECTOR, STATES, LOGITS, BOXES = 8e-6, 3e-5, 4e-5, 4e-5, 1e-6
+FEATURES, PROJECTOR, STATES, LOGITS, BOXES, MASKS = 8e-6, 3e-5, 4e-5, 4e-5, 1e-6, 3e-4
 ORIGINAL_SIZES = torch.tensor([[480, 640], [333, 500]])
 
 
@@ -39,10 +40,7 @@ def detector_of(size: str) -> Detector:
     return oracle_detector(size).eval()
 
 
-CASES = [(size, case) for size in ("nano", "medium", "base") for case in ("eval_native", "eval_alt", "eval_pad")]
-
-
-@pytest.fixture(scope="module", params=[*CASES, ("large_deprecated", "eval_pad")], ids="-".join)
+@pytest.fixture(scope="module", params=oracle_cases("eval"), ids="-".join)
 def run(request: pytest.FixtureRequest) -> Run:
     size, case = request.param
     found = Run(read_tensors(f"oracles/{size}/{case}.safetensors"))
@@ -135,9 +133,23 @@ def test_predictions_of_the_earlier_layers(run: Run) -> None:
         assert_same_stats(layer["pred_logits"], run.recorded[f"aux{index}.pred_logits.stats"], LOGITS)
 
 
+def test_masks_of_every_layer(run: Run) -> None:
+    layers = {"": run.outputs, "enc.": run.outputs["enc_outputs"]}
+    layers |= {f"aux{index}.": layer for index, layer in enumerate(run.outputs["aux_outputs"])}
+    for name, layer in layers.items():
+        assert ("pred_masks" in layer) == (f"{name}pred_masks.stats" in run.recorded)
+        if "pred_masks" in layer:
+            masks = layer["pred_masks"].dense()
+            assert_same_stats(masks, run.recorded[f"{name}pred_masks.stats"], MASKS)
+            assert_close(masks.mean(dim=(2, 3)), run.recorded[f"{name}pred_masks.query_mean"], MASKS)
+            if not name:
+                assert_close(masks[:, :4], run.recorded["pred_masks.first4"], MASKS)
+
+
 def test_post_processing_of_the_recorded_predictions(run: Run) -> None:
     """From the same numbers to the same detections, rank by rank."""
-    for image, found in enumerate(detections(run.recorded["pred_logits"], run.recorded["pred_boxes"])):
+    recorded: LayerOutputs = {"pred_logits": run.recorded["pred_logits"], "pred_boxes": run.recorded["pred_boxes"]}
+    for image, found in enumerate(detections(run, recorded)):
         assert_close(found.scores, run.recorded[f"post{image}.scores"], 1e-6)
         assert torch.equal(found.labels, run.recorded[f"post{image}.labels"].long())
         assert_close(found.boxes, run.recorded[f"post{image}.boxes"], 1e-3)
@@ -145,12 +157,33 @@ def test_post_processing_of_the_recorded_predictions(run: Run) -> None:
 
 def test_detections(run: Run) -> None:
     """Two that score within rounding of each other may change places."""
-    for image, found in enumerate(detections(run.outputs["pred_logits"], run.outputs["pred_boxes"])):
+    for image, found in enumerate(detections(run, run.outputs)):
         assert_close(found.scores, run.recorded[f"post{image}.scores"], 1e-5)
-        same_box = (found.boxes - run.recorded[f"post{image}.boxes"]).abs().amax(dim=-1) < 1e-3
-        same = same_box & (found.labels == run.recorded[f"post{image}.labels"])
-        assert same.float().mean() >= 0.98
+        assert is_same(run, image, found).float().mean() >= 0.98
 
 
-def detections(logits: Tensor, boxes: Tensor) -> list[Predictions]:
-    return postprocess({"pred_logits": logits, "pred_boxes": boxes}, ORIGINAL_SIZES, num_select=300)
+def test_full_size_masks(run: Run) -> None:
+    for image, found in enumerate(detections(run, run.outputs)):
+        if found.mask_logits is None:
+            assert f"post{image}.mask_area" not in run.recorded
+            continue
+        height, width = ORIGINAL_SIZES[image].tolist()
+        masks = torch.cat([*full_size_masks(found.mask_logits, (height, width))])
+        recorded = run.recorded[f"post{image}.mask_area"]
+        same = is_same(run, image, found)
+        off = (masks.sum(dim=(1, 2)) - recorded).abs()
+        assert (off <= 0.001 * recorded + 3)[same].all()
+        bits = torch.from_numpy(np.unpackbits(run.recorded[f"post{image}.mask_first3_packbits"].numpy(), axis=1))
+        recorded_first = bits[:, : height * width].view(-1, height, width).bool()
+        assert same[:3].all()
+        assert (masks[:3] != recorded_first).float().mean() < 1e-5
+
+
+def detections(run: Run, outputs: LayerOutputs) -> list[Predictions]:
+    return postprocess(outputs, ORIGINAL_SIZES, num_select=len(run.recorded["post0.scores"]))
+
+
+def is_same(run: Run, image: int, found: Predictions) -> Tensor:
+    """Which detections are the recorded ones, rank by rank."""
+    same_box = (found.boxes - run.recorded[f"post{image}.boxes"]).abs().amax(dim=-1) < 1e-3
+    return same_box & (found.labels == run.recorded[f"post{image}.labels"])

@@ -15,9 +15,17 @@ from rfdetr.models.criterion import Losses, detection_losses, supervised_layers,
 from rfdetr.models.matcher import match
 from rfdetr.types import RawOutputs, Target
 from rfdetr.weights.names import to_published
-from tests.oracles import batch, oracle_detector, read_json, read_tensors, targets
+from tests.oracles import (
+    architecture,
+    batch,
+    oracle_cases,
+    oracle_detector,
+    read_json,
+    read_tensors,
+    targets,
+)
 
-WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask_ce": 5.0, "loss_mask_dice": 5.0}
 GROUPS = 13
 OBJECTS = {"train": (7, [3, 5]), "train_empty": (8, [0, 4])}
 
@@ -37,7 +45,7 @@ class Step:
 
 @pytest.fixture(
     scope="module",
-    params=[("nano", "train"), ("nano", "train_empty"), ("medium", "train"), ("base", "train")],
+    params=oracle_cases("train"),
     ids="-".join,
 )
 def step(request: pytest.FixtureRequest) -> Step:
@@ -45,14 +53,20 @@ def step(request: pytest.FixtureRequest) -> Step:
     recorded = read_json(f"oracles/{size}/{case}.json")
     tensors = read_tensors(f"oracles/{size}/{case}.safetensors")
     images, _ = batch(read_json(f"oracles/{size}/meta.json"), "eval_native")
-    ground_truth = targets(*OBJECTS[case])
+    ground_truth = targets(*OBJECTS[case], mask_side=mask_side(size))
     detector = oracle_detector(size).train()
     outputs = detector(images)
+    torch.manual_seed(0)
     losses = detection_losses(outputs, ground_truth, torch.tensor(recorded["num_boxes"]), GROUPS)
     total = total_loss(losses, WEIGHTS)
     total.backward()
     gradients = {name: weight.grad for name, weight in detector.named_parameters() if weight.grad is not None}
     return Step(recorded, tensors, ground_truth, outputs, losses, total.item(), to_published(gradients))
+
+
+def mask_side(name: str) -> int | None:
+    config = architecture(name)
+    return config.resolution if config.segmentation_head else None
 
 
 def norm(gradients: list[Tensor]) -> float:
@@ -70,13 +84,14 @@ def test_total_loss(step: Step) -> None:
 
 def test_matches(step: Step) -> None:
     layers = supervised_layers(step.outputs)
+    torch.manual_seed(0)
+    all_matches = match([*layers.values()], step.ground_truth, GROUPS)
     offset = 0
     for image, target in enumerate(step.ground_truth):
-        for (suffix, _), found in zip(
-            layers.items(), match([*layers.values()], step.ground_truth, GROUPS), strict=True
-        ):
+        for suffix, found in zip(layers, all_matches, strict=True):
             layer = {"": "final", "_enc": "enc"}.get(suffix, f"aux{suffix[1:]}")
             recorded = step.recorded_matches[f"match.{layer}.img{image}"]
+            assert found.counts[image] == recorded.shape[1]
             here = found.image == image
             pairs = torch.stack([found.query[here], found.target[here] - offset])
             assert pairs.shape == recorded.shape == (2, GROUPS * len(target["labels"]))
@@ -107,13 +122,15 @@ def test_gradients_by_parameter(step: Step) -> None:
     assert {name: norm([step.gradients[name]]) for name in recorded} == pytest.approx(recorded, rel=5e-2)
 
 
-@pytest.mark.parametrize("size", ["nano", "medium", "base"])
+@pytest.mark.parametrize("size", sorted({name for name, _ in oracle_cases("train")}))
 def test_losses_of_a_detector_that_is_not_training(size: str) -> None:
     """With one query group, as for the validation loss."""
     meta = read_json(f"oracles/{size}/meta.json")
     images, _ = batch(meta, "eval_native")
+    ground_truth = targets(*OBJECTS["train"], mask_side=mask_side(size))
     with torch.inference_mode():
         outputs = oracle_detector(size).eval()(images)
-        losses = detection_losses(outputs, targets(*OBJECTS["train"]), torch.tensor(8.0), groups=1)
+        torch.manual_seed(0)
+        losses = detection_losses(outputs, ground_truth, torch.tensor(8.0), groups=1)
     recorded = {name: value for name, value in meta["eval_native_losses"].items() if name.startswith("loss_")}
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(recorded, rel=1e-4)

@@ -53,6 +53,8 @@ class ModelConfig(Config):
     """Query groups in training (Group DETR, arXiv:2207.13085); prediction uses the first."""
     num_classes: PositiveInt = 90
     """Classes the head distinguishes; it has one more logit, which is never a target."""
+    segmentation_head: bool = False
+    """Whether each object gets a mask beside its box."""
 
     @property
     def block_size(self) -> int:

@@ -67,6 +67,12 @@ class TrainConfig(Config):
     """Weight of the L1 box loss."""
     giou_loss_coef: NonNegativeFloat = 2.0
     """Weight of the GIoU loss."""
+    mask_ce_loss_coef: NonNegativeFloat = 5.0
+    """Weight of the masks' cross-entropy, in the loss and in the assignment (segmentation models)."""
+    mask_dice_loss_coef: NonNegativeFloat = 5.0
+    """Weight of the masks' Dice loss, in the loss and in the assignment (segmentation models)."""
+    mask_point_sample_ratio: PositiveInt = 16
+    """Cells of the mask grid per random point at which masks are compared (segmentation models)."""
 
     use_ema: bool = True
     """Keep an exponential moving average of the weights; it is evaluated beside the weights themselves."""

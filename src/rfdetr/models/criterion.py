@@ -1,5 +1,6 @@
 """Which loss on which layer, and their sum."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -7,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, iou
-from rfdetr.models.losses import giou_loss, iou_aware_bce, l1_loss
+from rfdetr.models.losses import giou_loss, iou_aware_bce, l1_loss, mask_ce_loss, mask_dice_loss
+from rfdetr.models.mask_points import MaskSupervision, logits_at, masks_at, unsure_points
 from rfdetr.models.matcher import Matches, match
-from rfdetr.types import LayerOutputs, RawOutputs, Target
+from rfdetr.types import LayerOutputs, MaskLogits, RawOutputs, Target
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -21,22 +23,33 @@ def supervised_layers(outputs: RawOutputs) -> dict[str, LayerOutputs]:
     return {"": outputs, **aux, **enc}
 
 
-def detection_losses(outputs: RawOutputs, targets: list[Target], num_boxes: Float[Tensor, ""], groups: int) -> Losses:
-    """`loss_ce`, `loss_bbox` and `loss_giou` of every layer, each with an assignment of its own.
+def detection_losses(
+    outputs: RawOutputs,
+    targets: list[Target],
+    num_boxes: Float[Tensor, ""],
+    groups: int,
+    supervision: MaskSupervision = MaskSupervision(),  # noqa: B008 - frozen
+) -> Losses:
+    """`loss_ce`, `loss_bbox`, `loss_giou` of every layer, each with an assignment of its own.
 
-    `num_boxes` counts the objects of everything that makes up one optimiser step, times `groups`, at least 1.
+    Where there are masks also `loss_mask_ce` and `loss_mask_dice`, at random points. `num_boxes` counts the objects
+    of everything that makes up one optimiser step, times `groups`, at least 1.
     """
     layers = supervised_layers(outputs)
     labels = torch.cat([target["labels"] for target in targets])
     gt_boxes = torch.cat([target["boxes"] for target in targets])
+    gt_masks = torch.cat([target["masks"] for target in targets]) if "pred_masks" in outputs else None
     losses: Losses = {}
-    for (suffix, layer), matches in zip(layers.items(), match(list(layers.values()), targets, groups), strict=True):
-        for name, loss in _layer_losses(layer, matches, labels, gt_boxes, num_boxes).items():
-            losses[name + suffix] = loss
+    all_matches = match(list(layers.values()), targets, groups, supervision)
+    for (suffix, layer), matches in zip(layers.items(), all_matches, strict=True):
+        of_layer = _box_losses(layer, matches, labels, gt_boxes, num_boxes)
+        if gt_masks is not None:
+            of_layer |= _mask_losses(layer["pred_masks"], matches, gt_masks, num_boxes, supervision)
+        losses |= {name + suffix: loss for name, loss in of_layer.items()}
     return losses
 
 
-def _layer_losses(layer: LayerOutputs, matches: Matches, labels: Tensor, gt_boxes: Tensor, num_boxes: Tensor) -> Losses:
+def _box_losses(layer: LayerOutputs, matches: Matches, labels: Tensor, gt_boxes: Tensor, num_boxes: Tensor) -> Losses:
     boxes = layer["pred_boxes"].float()[matches.image, matches.query]
     truth = gt_boxes[matches.target]
     corners, truth_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth)
@@ -49,6 +62,21 @@ def _layer_losses(layer: LayerOutputs, matches: Matches, labels: Tensor, gt_boxe
     }
 
 
+def _mask_losses(
+    masks: MaskLogits, matches: Matches, gt_masks: Tensor, num_boxes: Tensor, supervision: MaskSupervision
+) -> Losses:
+    queries = matches.query.split(matches.counts)
+    logits = torch.cat([masks.of(image, of_image).float() for image, of_image in enumerate(queries)])
+    height, width = logits.shape[-2:]
+    points = unsure_points(logits, count=max(height, height * width // supervision.point_sample_ratio))
+    predicted = logits_at(logits.unsqueeze(1), points).squeeze(1)
+    truth = masks_at(gt_masks, matches.target, points)
+    return {
+        "loss_mask_ce": mask_ce_loss(predicted, truth, num_boxes),
+        "loss_mask_dice": mask_dice_loss(predicted, truth, num_boxes),
+    }
+
+
 def total_loss(losses: Losses, weights: Mapping[str, float]) -> Float[Tensor, ""]:
     """The weighted sum. `weights` has one entry per kind of loss (`loss_ce`), the same for all layers."""
     weighted = [weights[kind_of(name)] * loss for name, loss in losses.items()]
@@ -57,4 +85,4 @@ def total_loss(losses: Losses, weights: Mapping[str, float]) -> Float[Tensor, ""
 
 def kind_of(name: str) -> str:
     """`loss_ce_0` and `loss_ce_enc` are of the kind `loss_ce`."""
-    return "_".join(name.split("_")[:2])
+    return re.sub(r"_(\d+|enc)$", "", name)

@@ -10,6 +10,7 @@ from rfdetr.models.backbone import Backbone
 from rfdetr.models.initialization import initialize
 from rfdetr.models.memory import Memory
 from rfdetr.models.mlp import MLP
+from rfdetr.models.segmentation_head import SegmentationHead
 from rfdetr.models.transformer import Transformer
 from rfdetr.types import LayerOutputs, RawOutputs
 
@@ -35,6 +36,10 @@ class Detector(nn.Module):
             self.query_feat = nn.Embedding(rows, config.hidden_dim)
             self.backbone = Backbone(config)
             initialize(self)
+            # Last, and with torch's own initial values: with and without it, all else begins the same.
+            self.segmentation_head = (
+                SegmentationHead(config.hidden_dim, config.dec_layers) if config.segmentation_head else None
+            )
         self._freeze_unused()
 
     def _freeze_unused(self) -> None:
@@ -62,12 +67,18 @@ class Detector(nn.Module):
             raise ValueError(f"image size {height}x{width} is not a multiple of {self.config.block_size} in both axes")
         if padding_mask is not None and padding_mask.shape != (len(images), height, width):
             raise ValueError(f"padding_mask is of shape {tuple(padding_mask.shape)}, the images need one per pixel")
-        memory = Memory.from_levels(self.backbone(images), padding_mask)
+        levels = self.backbone(images)
+        memory = Memory.from_levels(levels, padding_mask)
         groups = self.config.group_detr if self.training else 1
-        hs, reference, enc_outputs = self.transformer(
+        hs, reference, enc_outputs, tokens = self.transformer(
             memory, self.query_feat.weight, self.refpoint_embed.weight, groups
         )
-        *aux_outputs, last = [self._predict(states, reference) for states in hs]
+        layers = [self._predict(states, reference) for states in hs]
+        if self.segmentation_head is not None:
+            masks, enc_outputs["pred_masks"] = self.segmentation_head(levels[0], hs, tokens, (height, width))
+            for layer, layer_masks in zip(layers, masks, strict=True):
+                layer["pred_masks"] = layer_masks
+        *aux_outputs, last = layers
         return {**last, "aux_outputs": aux_outputs, "enc_outputs": enc_outputs}
 
     def _predict(self, states: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q 4"]) -> LayerOutputs:

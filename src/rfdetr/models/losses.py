@@ -44,3 +44,21 @@ def giou_loss(
 ) -> Float[Tensor, ""]:
     """1 - GIoU of matched boxes (arXiv:1902.09630)."""
     return (1 - giou(boxes_xyxy, gt_boxes_xyxy)).sum() / num_boxes
+
+
+def mask_ce_loss(
+    logits: Float[Tensor, "M P"], masks: Float[Tensor, "M P"], num_boxes: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of matched masks, the mean over their points."""
+    per_point = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    return per_point.mean(dim=-1).sum() / num_boxes
+
+
+def mask_dice_loss(
+    logits: Float[Tensor, "M P"], masks: Float[Tensor, "M P"], num_boxes: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """1 - Dice of matched masks (V-Net, arXiv:1606.04797; smoothed by 1 as in DETR)."""
+    probs = logits.sigmoid()
+    overlap = 2 * (probs * masks).sum(dim=-1)
+    total = probs.sum(dim=-1) + masks.sum(dim=-1)
+    return (1 - (overlap + 1) / (total + 1)).sum() / num_boxes

@@ -10,7 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, giou
-from rfdetr.types import LayerOutputs, Target
+from rfdetr.models.mask_points import MaskSupervision, logits_at, masks_at
+from rfdetr.types import LayerOutputs, MaskLogits, Target
 
 # Fixed: they shape the assignment, not the gradient, and do not follow the loss weights.
 COST_CLASS, COST_BBOX, COST_GIOU = 2.0, 5.0, 2.0
@@ -24,6 +25,7 @@ class Matches:
     image: Int[Tensor, "M"]
     query: Int[Tensor, "M"]
     target: Int[Tensor, "M"]  # row of the batch's objects, all images one after the other
+    counts: tuple[int, ...]  # pairs of each image
 
 
 def focal_class_cost(logits: Float[Tensor, "*N Q C"], labels: Int[Tensor, "T"]) -> Float[Tensor, "*N Q T"]:
@@ -48,12 +50,52 @@ def matching_cost(
     )
 
 
+def mask_costs(
+    logits: Float[Tensor, "Q P"], masks: Float[Tensor, "T P"]
+) -> tuple[Float[Tensor, "Q T"], Float[Tensor, "Q T"]]:
+    """Cross-entropy and 1 - Dice of each query with each object, at the same points (Mask2Former, arXiv:2112.01527)."""
+    # BCE is softplus(x) - x * t, so that all pairs take one product.
+    cross_entropy = (F.softplus(logits).sum(dim=-1, keepdim=True) - logits @ masks.T) / logits.shape[-1]
+    probs = logits.sigmoid()
+    total = probs.sum(dim=-1, keepdim=True) + masks.sum(dim=-1)
+    return cross_entropy, 1 - (2 * probs @ masks.T + 1) / (total + 1)
+
+
+def _weighted_mask_costs(
+    layer_masks: list[MaskLogits], targets: list[Target], supervision: MaskSupervision
+) -> list[Float[Tensor, "L Q T"]]:
+    """Per image. All images, queries and objects of a layer are compared at the same random points."""
+    per_layer = []
+    for masks in layer_masks:
+        height, width = masks.features.shape[-2:]
+        count = height * width // supervision.point_sample_ratio
+        points = torch.rand(1, count, 2, device=masks.features.device)
+        features = logits_at(masks.features, points.expand(len(masks.features), -1, -1))
+        logits = masks.queries.float() @ features + masks.bias.float()
+        per_layer.append([_image_mask_cost(*pair, points, supervision) for pair in zip(logits, targets, strict=True)])
+    return [torch.stack(layers) for layers in zip(*per_layer, strict=True)]
+
+
+def _image_mask_cost(
+    logits: Float[Tensor, "Q P"], target: Target, points: Float[Tensor, "1 P 2"], supervision: MaskSupervision
+) -> Float[Tensor, "Q T"]:
+    objects = len(target["labels"])
+    rows = torch.arange(objects, device=logits.device)
+    cross_entropy, dice = mask_costs(logits, masks_at(target["masks"], rows, points.expand(objects, -1, -1)))
+    return supervision.mask_ce * cross_entropy + supervision.mask_dice * dice
+
+
 @torch.no_grad()
-def match(layers: list[LayerOutputs], targets: list[Target], groups: int) -> list[Matches]:
+def match(
+    layers: list[LayerOutputs],
+    targets: list[Target],
+    groups: int,
+    supervision: MaskSupervision = MaskSupervision(),  # noqa: B008 - frozen
+) -> list[Matches]:
     """One assignment per layer, image and query group: every group answers for every object.
 
     With more objects than queries in a group, as many objects as there are queries are matched. All costs go to the
-    host in one transfer, and all pairs come back in one.
+    host in one transfer, and all pairs come back in one. Where there are masks, they count as well, at random points.
     """
     logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
     boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
@@ -61,6 +103,9 @@ def match(layers: list[LayerOutputs], targets: list[Target], groups: int) -> lis
         matching_cost(logits[:, image], boxes[:, image], target["labels"], target["boxes"])
         for image, target in enumerate(targets)
     ]
+    if "pred_masks" in layers[0]:
+        of_masks = _weighted_mask_costs([layer["pred_masks"] for layer in layers], targets, supervision)
+        costs = [cost + mask_cost for cost, mask_cost in zip(costs, of_masks, strict=True)]
     on_host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
     per_image = np.split(on_host, np.cumsum([cost.numel() for cost in costs])[:-1])
     num_layers, _, queries, _ = boxes.shape
@@ -73,8 +118,10 @@ def match(layers: list[LayerOutputs], targets: list[Target], groups: int) -> lis
             pairs[layer].append(_assign(cost[layer], image, first_target))
         first_target += objects
     joined = [np.concatenate(layer, axis=1) for layer in pairs]
+    counts = tuple(part.shape[1] for part in pairs[0])  # the same in all layers
     on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(boxes.device)
-    return [Matches(*part) for part in on_device.split([part.shape[1] for part in joined], dim=1)]
+    by_layer = on_device.split([part.shape[1] for part in joined], dim=1)
+    return [Matches(image, query, target, counts) for image, query, target in by_layer]
 
 
 def _assign(cost: np.ndarray, image: int, first_target: int) -> np.ndarray:

@@ -1,24 +1,51 @@
-"""Raw outputs -> scored, labelled boxes in pixels."""
+"""Raw outputs -> scored, labelled boxes in pixels, and masks."""
 
-from jaxtyping import Float, Int
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rfdetr.boxes import to_pixels
 from rfdetr.types import LayerOutputs, Predictions
 
+# Masks enlarged at a time: bounds the memory of large images with many objects.
+CHUNK = 32
 
-def postprocess(outputs: LayerOutputs, orig_sizes: Int[Tensor, "B 2"], num_select: int) -> list[Predictions]:
+
+def postprocess(
+    outputs: LayerOutputs, orig_sizes: Int[Tensor, "B 2"], num_select: int, threshold: float | None = None
+) -> list[Predictions]:
     """The `num_select` best (query, class) pairs of each image, best first; ties go to the lower query.
 
     There is no suppression of overlaps (set prediction needs none): one query may appear with several classes.
-    `orig_sizes` are (height, width) of the original images.
+    `orig_sizes` are (height, width) of the original images. With a threshold, only what scores above it.
     """
     logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
     num_classes = logits.shape[-1]
     scores, order = logits.sigmoid().flatten(1).sort(dim=1, descending=True, stable=True)
     scores, order = scores[:, :num_select], order[:, :num_select]
-    queries = order // num_classes
+    queries, labels = order // num_classes, order % num_classes
     chosen = boxes.gather(1, queries.unsqueeze(-1).expand(-1, -1, 4))
     sizes: Float[Tensor, "B 1 2"] = orig_sizes.to(boxes).unsqueeze(1)
     pixels = to_pixels(chosen, sizes)
-    return [Predictions(*image) for image in zip(pixels, scores, order % num_classes, strict=True)]
+    # The scores descend, so those above the threshold come first.
+    counts = [scores.shape[1]] * len(scores) if threshold is None else (scores > threshold).sum(dim=1).tolist()
+    return [
+        Predictions(
+            pixels[image, :count],
+            scores[image, :count],
+            labels[image, :count],
+            outputs["pred_masks"].of(image, queries[image, :count]).float() if "pred_masks" in outputs else None,
+        )
+        for image, count in enumerate(counts)
+    ]
+
+
+def full_size_masks(
+    mask_logits: Float[Tensor, "N h w"], size_hw: tuple[int, int]
+) -> Iterator[Bool[Tensor, "n height width"]]:
+    """Masks at the size of the original image, which the mask grid covers whole; a few at a time, in order."""
+    for part in mask_logits.split(CHUNK):
+        enlarged = F.interpolate(part.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)
+        yield enlarged.squeeze(1) > 0

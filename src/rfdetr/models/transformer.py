@@ -26,8 +26,8 @@ class Transformer(nn.Module):
         self.enc_out_bbox_embed = nn.ModuleList(MLP(dim, dim, dim, 4) for _ in range(groups))
         self.enc_out_class_embed = nn.ModuleList(nn.Linear(dim, config.num_classes + 1) for _ in range(groups))
 
-    def select(self, memory: Memory, groups: int) -> LayerOutputs:
-        """The best tokens of each group as first predictions, group after group, best first within a group.
+    def select(self, memory: Memory, groups: int) -> tuple[LayerOutputs, Float[Tensor, "B GQ D"]]:
+        """The best tokens of each group and their predictions, group after group, best first within a group.
 
         An image with fewer tokens than queries gives all of them.
         """
@@ -36,14 +36,12 @@ class Transformer(nn.Module):
         proposals = proposals.expand(tokens.shape[0], -1, -1)
         count = min(self.num_queries, tokens.shape[1])
         picks = [self._select_group(group, tokens, proposals, count) for group in range(groups)]
-        return {
-            "pred_logits": torch.cat([logits for logits, _ in picks], dim=1),
-            "pred_boxes": torch.cat([boxes for _, boxes in picks], dim=1),
-        }
+        logits, boxes, selected = (torch.cat(parts, dim=1) for parts in zip(*picks, strict=True))
+        return {"pred_logits": logits, "pred_boxes": boxes}, selected
 
     def _select_group(
         self, group: int, tokens: Float[Tensor, "B S D"], proposals: Float[Tensor, "B S 4"], count: int
-    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
+    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q D"]]:
         features = self.enc_output_norm[group](self.enc_output[group](tokens))
         logits = self.enc_out_class_embed[group](features)
         best = logits.amax(dim=-1).topk(count, dim=1).indices.unsqueeze(-1)
@@ -51,8 +49,9 @@ class Transformer(nn.Module):
         def pick(rows: Float[Tensor, "B S N"]) -> Float[Tensor, "B Q N"]:
             return rows.gather(1, best.expand(-1, -1, rows.shape[-1]))
 
-        deltas = self.enc_out_bbox_embed[group](pick(features))
-        return pick(logits), apply_deltas(deltas.float(), pick(proposals))
+        selected = pick(features)
+        deltas = self.enc_out_bbox_embed[group](selected)
+        return pick(logits), apply_deltas(deltas.float(), pick(proposals)), selected
 
     def forward(
         self,
@@ -60,17 +59,17 @@ class Transformer(nn.Module):
         query_feat: Float[Tensor, "rows D"],
         refpoint_embed: Float[Tensor, "rows 4"],
         groups: int,
-    ) -> tuple[list[Float[Tensor, "B GQ D"]], Float[Tensor, "B GQ 4"], LayerOutputs]:
-        """Query states per decoder layer, their reference boxes (cxcywh), and the encoder's predictions.
+    ) -> tuple[list[Float[Tensor, "B GQ D"]], Float[Tensor, "B GQ 4"], LayerOutputs, Float[Tensor, "B GQ D"]]:
+        """Query states per decoder layer, their reference boxes (cxcywh), the encoder's predictions and their tokens.
 
         The learned queries and boxes belong to ranks: the n-th row of a group goes with its n-th best token.
         """
-        enc_outputs = self.select(memory, groups)
-        selected = enc_outputs["pred_boxes"].detach()
-        count = selected.shape[1] // groups
-        reference = apply_deltas(self._rows(refpoint_embed, groups, count), selected)
+        enc_outputs, tokens = self.select(memory, groups)
+        first_boxes = enc_outputs["pred_boxes"].detach()
+        count = first_boxes.shape[1] // groups
+        reference = apply_deltas(self._rows(refpoint_embed, groups, count), first_boxes)
         tgt = self._rows(query_feat, groups, count).expand(memory.tokens.shape[0], -1, -1)
-        return self.decoder(tgt, reference, memory, groups), reference, enc_outputs
+        return self.decoder(tgt, reference, memory, groups), reference, enc_outputs, tokens
 
     def _rows(self, embedding: Float[Tensor, "rows N"], groups: int, count: int) -> Float[Tensor, "{groups}*{count} N"]:
         """The first `count` rows of each of the first `groups` groups."""

@@ -16,6 +16,7 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.errors import TrainingError
 from rfdetr.models.criterion import Losses, detection_losses, kind_of, total_loss
 from rfdetr.models.detector import Detector
+from rfdetr.models.mask_points import MaskSupervision
 from rfdetr.training.ema import Ema
 from rfdetr.training.optimizer import build_optimizer, restore_optimizer
 from rfdetr.training.schedules import lr_factor
@@ -26,7 +27,8 @@ from rfdetr.types import ImageBatch, Target
 class TrainingModule(lightning.LightningModule):
     """A step takes all micro-batches of one effective batch, so that losses are averaged over its objects as a whole.
 
-    Any split of the same images into batch_size x grad_accum_steps x devices gives the same gradient.
+    Any split of the same images into batch_size x grad_accum_steps x devices gives the same gradient (masks, which
+    are compared at random points: in expectation).
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class TrainingModule(lightning.LightningModule):
         for batch, sync in zip(batches, self._synchronise_last(len(batches)), strict=True):
             with sync:
                 outputs = self.detector(batch.images, batch.padding_mask)
-                losses = detection_losses(outputs, batch.targets, num_boxes, groups)
+                losses = detection_losses(outputs, batch.targets, num_boxes, groups, mask_supervision(self.config))
                 # The assignment has just waited for the device, so looking at the last step's loss costs nothing.
                 self._raise_unless_finite()
                 self.manual_backward(total_loss(losses, loss_weights(self.config)))
@@ -159,7 +161,17 @@ class TrainingModule(lightning.LightningModule):
 
 
 def loss_weights(config: TrainConfig) -> dict[str, float]:
-    return {"loss_ce": config.cls_loss_coef, "loss_bbox": config.bbox_loss_coef, "loss_giou": config.giou_loss_coef}
+    return {
+        "loss_ce": config.cls_loss_coef,
+        "loss_bbox": config.bbox_loss_coef,
+        "loss_giou": config.giou_loss_coef,
+        "loss_mask_ce": config.mask_ce_loss_coef,
+        "loss_mask_dice": config.mask_dice_loss_coef,
+    }
+
+
+def mask_supervision(config: TrainConfig) -> MaskSupervision:
+    return MaskSupervision(config.mask_ce_loss_coef, config.mask_dice_loss_coef, config.mask_point_sample_ratio)
 
 
 def by_kind(losses: Losses) -> Losses:
