@@ -10,9 +10,13 @@ from rfdetr.data.synthetic import draw_dataset
 # Shapes and types in the signatures of the tensor modules are checked on every call of the suite.
 TENSOR_MODULES = (
     "rfdetr.boxes",
+    "rfdetr.masks",
     "rfdetr.models",
     "rfdetr.inference.detections",
+    "rfdetr.data.annotations",
     "rfdetr.data.preprocess",
+    "rfdetr.data.segmentations",
+    "rfdetr.data.transforms",
     "rfdetr.report.draw",
 )
 install_import_hook(TENSOR_MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

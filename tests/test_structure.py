@@ -20,7 +20,7 @@ MODULES = {
 }
 # A module imports from its own layer or lower ones.
 LAYERS = {
-    **dict.fromkeys(("errors", "types", "boxes", "classes", "coco_names", "files", "console", "version"), 0),
+    **dict.fromkeys(("errors", "types", "boxes", "masks", "classes", "coco_names", "files", "console", "version"), 0),
     **dict.fromkeys(("config", "devices"), 1),
     **dict.fromkeys(("models", "data"), 2),
     **dict.fromkeys(("weights", "inference"), 3),

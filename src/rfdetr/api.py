@@ -5,7 +5,7 @@ Heavy modules are imported in the verbs, so that `import rfdetr` stays light.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
@@ -52,8 +52,11 @@ class RFDETR:
     def from_checkpoint(cls, path: str | Path, **settings: Any) -> RFDETR:
         """The model of a file: size, classes and resolution come from it; `settings` are those of the constructor.
 
+        It may be a file of ours, a published one, or one of the published code (`.pth`, `.ckpt`, `.safetensors`).
+        No code of it is run, but with `trust_checkpoint=True`.
+
         Raises:
-            WeightsError: the file is missing, damaged, or not of this class.
+            WeightsError: the file is missing, damaged, not of this class, or wants to run code.
             ConfigError: a setting is wrong.
         """
         from rfdetr.lifecycle import open_file
@@ -129,6 +132,8 @@ class RFDETR:
     ) -> supervision.Detections | list[supervision.Detections]:
         """Detect objects in one image, or in each of many, `batch_size` at a time.
 
+        Segmentation models give masks, too: `mask` has one byte per detection and pixel of the image.
+
         Args:
             images: a path, URL, PIL image, HWC uint8 array (RGB), CHW float tensor in [0, 1], or an iterable of them.
                 Files are turned upright by their EXIF orientation; images in memory are taken as they are.
@@ -142,8 +147,26 @@ class RFDETR:
 
         return predict(self.detector, images, self._model.named_classes, threshold, batch_size)
 
+    def predict_each(
+        self, images: Iterable[ImageSource], threshold: float = 0.5, batch_size: int = 4
+    ) -> Iterator[supervision.Detections]:
+        """`predict` for any number of images, as a video has: neither images nor results are kept.
+
+        Raises:
+            ImageError: an input is not an image, or cannot be read; when its turn comes.
+        """
+        from rfdetr.inference.predictor import predict_each
+
+        return predict_each(self.detector, images, self._model.named_classes, threshold, batch_size)
+
     def save(self, path: str | Path) -> None:
-        """Write weights, architecture and classes to a file that `from_checkpoint` opens."""
+        """Write weights, architecture and classes to a file that `from_checkpoint` opens: `.pth` or `.safetensors`.
+
+        The layout is the published one, so that other tools can read it too.
+
+        Raises:
+            ConfigError: another suffix, or the file cannot be written.
+        """
         from rfdetr.lifecycle import save_model
 
         save_model(self._model, Path(path))

@@ -80,8 +80,12 @@ class ImageBatch:
         return ImageBatch(images, [move(target) for target in self.targets], mask)
 
     def pin_memory(self) -> "ImageBatch":
-        """The images in page-locked memory (called by torch's DataLoader)."""
-        return ImageBatch(self.images.pin_memory(), self.targets, self.padding_mask)
+        """Images and masks in page-locked memory (called by torch's DataLoader); the rest is small."""
+
+        def pin(target: Target) -> Target:
+            return {**target, "masks": target["masks"].pin_memory()} if "masks" in target else target
+
+        return ImageBatch(self.images.pin_memory(), [pin(target) for target in self.targets], self.padding_mask)
 
 
 @dataclass(frozen=True)

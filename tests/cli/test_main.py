@@ -8,6 +8,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.cli.commands import COMMANDS
 from rfdetr.cli.main import main
+from rfdetr.config.presets import PRESETS
 from rfdetr.version import __version__
 
 
@@ -51,7 +52,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         pytest.param(
             ["train", "data", "--model", "smal"],
-            "model: no size 'smal'. Sizes: nano, small, medium, large, base. Did you mean 'small'?",
+            f"model: no size 'smal'. Sizes: {', '.join(PRESETS)}. Did you mean 'small'?",
             id="size",
         ),
         pytest.param(["evaluate", "data", "--model", "nowhere.pth"], "nowhere.pth: no such file", id="weights"),

@@ -1,14 +1,23 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from rfdetr.api import RFDETR
+from rfdetr.classes import ClassTable
 from rfdetr.cli.main import main
 from rfdetr.cli.predict import list_images, predict_files
 from rfdetr.config.runs import PredictConfig
 from rfdetr.errors import ConfigError, ImageError
+from rfdetr.models.detector import Detector
+from rfdetr.report.draw import draw_detections
+from rfdetr.weights.checkpoint import Checkpoint, save_checkpoint
+
+from ..tiny import TINY_SEG
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +54,30 @@ def test_a_folder_gives_annotated_images_and_one_json(
     assert f"2 images, 40 detections above 0.0: {output_dir / 'predictions.json'}" in shown.out
     assert shown.err.startswith(f"rfdetr: warning: left out: {pictures / 'broken.webp'}")
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with numpy 2
+def test_masks_are_drawn_and_in_the_json(tmp_path: Path) -> None:
+    weights, picture, output_dir = tmp_path / "seg.pth", tmp_path / "grey.png", tmp_path / "found"
+    classes = ClassTable.from_categories(enumerate(["circle", "rectangle", "triangle", "star"]))
+    save_checkpoint(weights, Checkpoint(Detector(TINY_SEG).state_dict(), TINY_SEG, classes))
+    Image.new("RGB", (400, 300), "grey").save(picture)
+    model = RFDETR.from_checkpoint(weights, device="cpu")
+    predict_files(model, PredictConfig(images=(picture,), output_dir=output_dir, threshold=0))
+    (row,) = json.loads((output_dir / "predictions.json").read_text())
+    detections = model.predict(picture, threshold=0)
+    masks = [coco_mask.decode(found["segmentation"]) for found in row["detections"]]
+    assert np.any(masks)
+    assert isinstance(detections.mask, np.ndarray)
+    assert np.array_equal(masks, detections.mask)
+
+    def distance(drawn: Image.Image) -> float:
+        with Image.open(output_dir / "grey.jpg") as written:
+            return float(np.abs(np.asarray(written, float) - np.asarray(drawn, float)).mean())
+
+    with Image.open(picture) as image:
+        unmasked = replace(detections, mask=None)
+        assert distance(draw_detections(image, detections)) < 5 < distance(draw_detections(image, unmasked))
 
 
 def test_pictures_of_the_same_name_are_kept_apart(model: RFDETR, tmp_path: Path) -> None:

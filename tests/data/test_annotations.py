@@ -1,9 +1,14 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
+
 from rfdetr.data.coco import read_coco
+from rfdetr.masks import from_runs
 
 from .tiny_coco import annotation, write_coco
+
+OUTLINED = annotation(1, segmentation=[[10, 20, 40, 20, 40, 30]])
 
 
 def test_training_objects_are_clipped_and_those_without_area_or_individuals_left_out(tmp_path: Path) -> None:
@@ -15,19 +20,38 @@ def test_training_objects_are_clipped_and_those_without_area_or_individuals_left
         annotation(5, iscrowd=1),
     ]
     split = read_coco(write_coco(tmp_path, annotations=rows), "train")
-    boxes, labels = split.training_objects(0)
-    assert boxes.tolist() == [[10, 20, 40.5, 30], [0, 30, 5, 40]]
-    assert labels.tolist() == [1, 0]
+    objects = split.training_objects(0)
+    assert objects.boxes.tolist() == [[10, 20, 40.5, 30], [0, 30, 5, 40]]
+    assert objects.labels.tolist() == [1, 0]
+    assert objects.segmentations is None
+
+
+def test_each_box_has_its_own_mask(tmp_path: Path) -> None:
+    rows = [
+        annotation(1, image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]]),
+        annotation(2, iscrowd=1),
+        annotation(3, segmentation=[[3, 3, 9, 3, 9, 9]]),
+        annotation(4, bbox=[60, 0, 10, 10], segmentation=[[4, 4, 9, 4, 9, 9]]),
+        annotation(5, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
+    ]
+    split = read_coco(write_coco(tmp_path, annotations=rows), "train", masks=True)
+    polygons, code = split.training_objects(0).segmentations or []
+    assert isinstance(polygons, list)
+    assert polygons[0].tolist() == [[3, 3], [9, 3], [9, 9]]
+    assert code == from_runs([5, 2, 2393], (40, 60))
 
 
 def test_an_image_without_objects(tmp_path: Path) -> None:
-    boxes, labels = read_coco(write_coco(tmp_path), "train").training_objects(1)
-    assert boxes.shape == (0, 4)
-    assert labels.shape == (0,)
+    objects = read_coco(write_coco(tmp_path, annotations=[OUTLINED]), "train", masks=True).training_objects(1)
+    assert objects.boxes.shape == (0, 4)
+    assert objects.labels.shape == (0,)
+    assert objects.segmentations == []
 
 
 def test_sent_to_another_process_it_is_the_same(tmp_path: Path) -> None:
-    split = read_coco(write_coco(tmp_path), "train")
+    split = read_coco(write_coco(tmp_path, annotations=[OUTLINED]), "train", masks=True)
     copy = pickle.loads(pickle.dumps(split))
     assert copy.image_path(1) == split.image_path(1)
-    assert copy.training_objects(0)[0].equal(split.training_objects(0)[0])
+    ours, theirs = split.training_objects(0), copy.training_objects(0)
+    assert theirs.boxes.equal(ours.boxes)
+    np.testing.assert_equal(theirs.segmentations, ours.segmentations)

@@ -3,18 +3,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import coco as pycocotools
 
 from rfdetr.classes import ClassTable
 from rfdetr.coco_names import COCO
 from rfdetr.data.coco import read_coco
 from rfdetr.errors import DatasetError
+from rfdetr.masks import decode, to_rle
 
 from .tiny_coco import CAT_AND_DOG, annotation, category, image, write_coco
 
 
-def message(root: Path, split: Any = "train", classes: ClassTable | None = None) -> str:
+def message(root: Path, split: Any = "train", classes: ClassTable | None = None, masks: bool = False) -> str:
     with pytest.raises(DatasetError) as error:
-        read_coco(root, split, classes)
+        read_coco(root, split, classes, masks)
     return str(error.value)
 
 
@@ -143,6 +145,8 @@ def test_objects_that_the_training_classes_lack(tmp_path: Path) -> None:
             'expected an object with "images", "annotations", "categories", got a list',
             id="results, not a dataset",
         ),
+        pytest.param("[" * 100_000, "cannot be read: maximum recursion depth exceeded", id="endless brackets"),
+        pytest.param("9" * 5000, "cannot be read: Exceeds the limit (4300", id="endless number"),
         pytest.param(
             '{"images": [], "categories": {}}',
             'no list "annotations", "categories". A COCO file has "images", "annotations", "categories"',
@@ -221,6 +225,122 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         f"  images without a file in {tmp_path}/train (1): 3.png (id 3)",
         "  annotations of image ids that are not in images (1): id 3 has 8",
     ]
+
+
+def test_masks_belong_to_their_boxes(tmp_path: Path) -> None:
+    rows = [
+        annotation(1, image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]]),
+        annotation(2, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
+        annotation(3, iscrowd=1),
+        annotation(4, image_id=2, segmentation=[[4, 4, 8, 4, 8, 8, 4, 8], [6, 6, 9, 6, 9, 9, 6, 9]]),
+    ]
+    split = read_coco(write_coco(tmp_path, annotations=rows), "train", masks=True)
+    assert split.annotation_ids.tolist() == [2, 3, 1, 4]
+    assert split.segmentations is not None
+    areas = [decode(to_rle(split.segmentations[row], (40, 60))).sum() for row in range(4)]
+    assert areas == [2, 0, 28, 16 + 9 - 4]
+
+
+def test_masks_are_looked_at_only_where_they_are_asked_for(tmp_path: Path) -> None:
+    split = read_coco(write_coco(tmp_path, annotations=[annotation(1, segmentation="nonsense")]), "train")
+    assert split.segmentations is None
+
+
+POLYGONS_OR_CODE = (
+    "annotations whose 'segmentation' is neither a list of polygons [[x, y, x, y, ...], ...] nor run-length code "
+    "{'size': [height, width], 'counts': ...} (1): id 5 has "
+)
+NOT_RUNS = "run-length code whose 'counts' are not run lengths (1): id 5 has "
+NOT_FULL = "run-length code that does not fill its image exactly (1): id 5 has "
+NOT_FINITE = "polygons whose coordinates are not finite numbers (1): id 5 has "
+OTHER_SIZE = "run-length code whose 'size' is not the [height, width] of its image (1): id 5 has "
+
+
+def code(counts: Any, size: Any = (40, 60)) -> dict[str, Any]:
+    return {"size": size, "counts": counts}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "complaint"),
+    [
+        pytest.param("abc", POLYGONS_OR_CODE + "'abc'", id="text"),
+        pytest.param([1, 2, 3, 4, 5, 6], POLYGONS_OR_CODE + "[1, 2, 3, 4, 5, 6]", id="a polygon without its list"),
+        pytest.param({"size": [40, 60]}, POLYGONS_OR_CODE + "{'size': [40, 60]}", id="code without counts"),
+        pytest.param([[1, 2, 3, 4]], "polygons with fewer than three points (1): id 5 has [1, 2, 3, 4]", id="a line"),
+        pytest.param([[0, 0, 9, 0, 9, 9], []], "polygons with fewer than three points (1): id 5 has []", id="no point"),
+        pytest.param([[0] * 7], "polygons with an odd number of coordinates (1): id 5 has 7", id="odd"),
+        pytest.param([[0, 0, 9, 0, 9, "9"]], NOT_FINITE + "'9'", id="a number as text"),
+        pytest.param([[0, 0, 9, 0, 9, None]], NOT_FINITE + "None", id="null"),
+        pytest.param([[0, 0, 9, 0, 9, float("nan")]], NOT_FINITE + "nan", id="NaN"),
+        pytest.param([[0, 0, 9, 0, 9, float("inf")]], NOT_FINITE + "inf", id="inf"),
+        pytest.param([[0, 0, 9, 0.5, 9, 10**400]], NOT_FINITE + "10000", id="beyond a double"),
+        pytest.param(
+            [[0, 0, 1e9, 0, 9, 9]],
+            "polygons longer than all pixel edges of their image together (1): id 5 has a length of 2e+09 pixels",
+            id="into the distance",
+        ),
+        pytest.param([[0, 0, 60, 1] * 100], "(1): id 5 has a length of 1.214e+04 pixels", id="to and fro without end"),
+        pytest.param(code([2400], (60, 40)), OTHER_SIZE + "[60, 40], its image [40, 60]", id="size turned"),
+        pytest.param(code("0", (2**31, 2**31)), OTHER_SIZE + "[2147483648, 2147483648], its", id="size huge"),
+        pytest.param(code([2400], None), OTHER_SIZE + "None, its image [40, 60]", id="no size"),
+        pytest.param(code([-1, 2401]), NOT_RUNS + "[-1, 2401]", id="negative run"),
+        pytest.param(code([2**32, 1]), NOT_RUNS + "[4294967296, 1]", id="endless run"),
+        pytest.param(code([0.5, 2399.5]), NOT_RUNS + "[0.5, 2399.5]", id="half a run"),
+        pytest.param(code([True] * 3), NOT_RUNS + "[True, True, True]", id="a run that is no number"),
+        pytest.param(code([2399]), NOT_FULL + "2399 of 2400 pixels", id="too short"),
+        pytest.param(code([2400, 1]), NOT_FULL + "2401 of 2400 pixels", id="too long"),
+        pytest.param(code([]), NOT_FULL + "0 of 2400 pixels", id="no runs"),
+        pytest.param(code(""), NOT_RUNS + "''", id="no characters"),
+        pytest.param(code("1"), NOT_FULL + "1 of 2400 pixels", id="too short, as a string"),
+        pytest.param(code("0" * 10**6), NOT_FULL + "0 of 2400 pixels", id="a million runs of nothing"),
+        pytest.param(code("o" * 10**6), NOT_RUNS + "'oooooooooooo...ooooooooooooo'", id="a million digits"),
+        pytest.param(code("a1P"), NOT_RUNS + "'a1P'", id="a string cut off"),
+        pytest.param(code("\ud800\xe9\u65e5"), NOT_RUNS + "'\\ud800", id="another alphabet"),
+    ],
+)
+@pytest.mark.parametrize("is_crowd", [0, 1], ids=["object", "crowd"])
+def test_a_damaged_mask(tmp_path: Path, segmentation: Any, complaint: str, is_crowd: int) -> None:
+    good = annotation(1, segmentation=[[0, 0, 9, 0, 9, 9]])
+    rows = [good, annotation(5, segmentation=segmentation, iscrowd=is_crowd)]
+    text = message(write_coco(tmp_path, annotations=rows), masks=True)
+    assert text.startswith(f"{file_of(tmp_path)}: ")
+    assert complaint in text
+    assert len(text) < 400
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, ""], ids=repr)
+def test_objects_need_a_mask_and_crowd_regions_do_not(tmp_path: Path, nothing: Any) -> None:
+    rows = [
+        annotation(1),
+        annotation(2, segmentation=nothing),
+        annotation(3, segmentation=nothing, iscrowd=1),
+        annotation(4, image_id=2, segmentation=[[0, 0, 9, 0, 9, 9]]),
+    ]
+    assert message(write_coco(tmp_path, annotations=rows), masks=True) == (
+        f"{file_of(tmp_path)}: annotations without a 'segmentation' (a segmentation model needs a mask for each "
+        "object: add them, or use a detection size) (2): id 1, id 2"
+    )
+
+
+def test_damaged_masks_are_named_beside_all_other_problems(tmp_path: Path) -> None:
+    rows = [annotation(1), annotation(2, image_id=9), annotation(3, segmentation=[[1, 2]])]
+    assert message(write_coco(tmp_path, annotations=rows), masks=True).splitlines()[1:] == [
+        "  annotations of image ids that are not in images (1): id 2 has 9",
+        "  annotations without a 'segmentation' (a segmentation model needs a mask for each object: add them, or use a "
+        "detection size) (1): id 1",
+        "  polygons with fewer than three points (1): id 3 has [1, 2]",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_real_masks_are_those_of_pycocotools(shared: Path, split: Any) -> None:
+    """Polygons, run-length code as a string and as a list."""
+    truth = read_coco(shared / "data/fruits-nuts-seg", split, masks=True)
+    theirs = pycocotools.COCO(truth.annotation_file)
+    assert truth.segmentations is not None
+    for row, number in enumerate(truth.annotation_ids.tolist()):
+        counts = to_rle(truth.segmentations[row], (480, 640))["counts"]
+        assert theirs.annToRLE(theirs.anns[number])["counts"] in (counts, counts.decode())
 
 
 def test_real_annotations(shared: Path) -> None:

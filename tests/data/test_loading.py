@@ -27,6 +27,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
     return read_coco(folder, "train")
 
 
+@pytest.fixture(scope="module")
+def outlined(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
+    folder = tmp_path_factory.mktemp("outlined")
+    draw_dataset(folder, train_images=12, seed=0)
+    return read_coco(folder, "train", masks=True)
+
+
 def epoch(annotations: Annotations, batch_size: int = 2, grad_accum_steps: int = 2, **changes: Any) -> EpochBatches:
     sampler = EpochBatches(
         len(annotations),
@@ -45,7 +52,7 @@ def tensors(steps: Iterator[list[ImageBatch]]) -> list[list[Any]]:
     """Everything in the steps, sample by sample."""
     return [
         [
-            [pixels, target["boxes"], target["labels"], target["orig_size"], torch.tensor(target["image_id"])]
+            [pixels, *(torch.as_tensor(value) for value in target.values())]
             for batch in step
             for pixels, target in zip(batch.images, batch.targets, strict=True)
         ]
@@ -70,11 +77,24 @@ def test_a_step_is_its_micro_batches(shapes: Annotations) -> None:
 
 
 @pytest.mark.parametrize(("context", "num_workers"), [("fork", 2), ("spawn", 1)])
-def test_workers_change_nothing(shapes: Annotations, context: str, num_workers: int) -> None:
-    alone = training_loader(shapes, epoch(shapes), augment="default", num_workers=0)
-    shared_out = training_loader(shapes, epoch(shapes), augment="default", num_workers=num_workers)
+def test_workers_change_nothing(outlined: Annotations, context: str, num_workers: int) -> None:
+    alone = training_loader(outlined, epoch(outlined), augment="default", num_workers=0)
+    shared_out = training_loader(outlined, epoch(outlined), augment="default", num_workers=num_workers)
     shared_out.multiprocessing_context = context
     assert_identical(tensors(iter(alone)), tensors(iter(shared_out)))
+
+
+@pytest.mark.parametrize("augment", ["default", "none"])
+def test_reading_masks_changes_nothing_else(shapes: Annotations, outlined: Annotations, augment: Any) -> None:
+    plain, masked = (TrainingDataset(split, augment, seed=1) for split in (shapes, outlined))
+    for index in range(12):
+        request = SampleRequest(index, epoch=0, size=64)
+        (pixels, target), (same_pixels, masked_target) = plain[request], masked[request]
+        assert pixels.equal(same_pixels)
+        assert target["boxes"].equal(masked_target["boxes"])
+        assert "masks" not in target
+        assert masked_target["masks"].shape == (len(target["boxes"]), 64, 64)
+        assert masked_target["masks"].any()
 
 
 def test_persistent_workers_follow_the_epoch(shapes: Annotations) -> None:
@@ -104,12 +124,13 @@ def test_an_augmentation_belongs_to_seed_epoch_and_index(shapes: Annotations) ->
     assert sum(not other.equal(again[0]) for other in others) > 9
 
 
-def test_without_augmentation_training_sees_what_evaluation_sees(shapes: Annotations) -> None:
-    train = TrainingDataset(shapes, "none", seed=1)[SampleRequest(3, epoch=7, size=64)]
-    evaluation = EvaluationDataset(shapes, 64)[3]
+def test_without_augmentation_training_sees_what_evaluation_sees(outlined: Annotations) -> None:
+    train = TrainingDataset(outlined, "none", seed=1)[SampleRequest(3, epoch=7, size=64)]
+    evaluation = EvaluationDataset(outlined, 64)[3]
     assert train[0].equal(evaluation[0])
     torch.testing.assert_close(train[1]["boxes"], evaluation[1]["boxes"])
     assert train[1]["labels"].equal(evaluation[1]["labels"])
+    assert train[1]["masks"].equal(evaluation[1]["masks"])
 
 
 def test_evaluation_over_all_ranks_sees_each_image_once_and_in_order(shapes: Annotations) -> None:
@@ -166,11 +187,38 @@ def test_a_picture_annotated_before_it_was_turned_upright(tmp_path: Path) -> Non
         EvaluationDataset(annotations, 32)[0]
 
 
-def test_many_small_targets_need_few_file_handles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_masks_of_a_batch_are_on_the_images_objects(outlined: Annotations, num_workers: int) -> None:
+    """A mask covers at least a third of its box: circles, rectangles, triangles and stars do."""
+    for batch in evaluation_loader(outlined, 64, batch_size=5, num_workers=num_workers):
+        for target in batch.targets:
+            assert len(target["masks"]) == len(target["boxes"])
+            for mask, (cx, cy, w, h) in zip(target["masks"], (target["boxes"] * 64).tolist(), strict=True):
+                around = mask[max(0, int(cy - h / 2) - 1) : int(cy + h / 2) + 2]
+                around = around[:, max(0, int(cx - w / 2) - 1) : int(cx + w / 2) + 2]
+                assert w * h / 3 < mask.sum() == around.sum()
+
+
+def test_the_masks_of_a_batch_come_from_a_worker_as_one_tensor(outlined: Annotations) -> None:
+    (batch,) = evaluation_loader(outlined, 64, batch_size=12, num_workers=1)
+    storages = {target["masks"].untyped_storage().data_ptr() for target in batch.targets}
+    assert len(storages) == 1
+    assert batch.targets[0]["masks"].is_shared()
+
+
+def test_a_batch_without_objects(tmp_path: Path) -> None:
+    empty = read_coco(write_coco(tmp_path, "valid", annotations=[]), "valid", masks=True)
+    (batch,) = evaluation_loader(empty, 32, batch_size=2, num_workers=1)
+    assert [target["masks"].shape for target in batch.targets] == [(0, 32, 32)] * 2
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_many_small_targets_need_few_file_handles(tmp_path: Path, masks: bool) -> None:
     resource = pytest.importorskip("resource")
-    rows = [annotation(number, image_id=number % 400) for number in range(400)]
+    outline = [[10, 20, 40, 20, 40, 30]]
+    rows = [annotation(number, image_id=number % 400, segmentation=outline) for number in range(400)]
     images = [image(number, file_name="1.png") for number in range(400)]
-    annotations = read_coco(write_coco(tmp_path, images=images, annotations=rows), "train")
+    annotations = read_coco(write_coco(tmp_path, images=images, annotations=rows), "train", masks=masks)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:

@@ -3,14 +3,19 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from rfdetr.boxes import cxcywh_to_xyxy
+from rfdetr.data.annotations import Objects
 from rfdetr.data.preprocess import for_evaluation, normalize
 from rfdetr.data.transforms import Geometry, apply, sample_geometry, whole_image
+from rfdetr.masks import Segmentation, decode, to_rle
 
-NO_LABELS = torch.zeros(0, dtype=torch.int64)
-NO_BOXES = torch.zeros(0, 4)
+
+def objects(boxes: ArrayLike, labels: list[int], segmentations: list[Segmentation] | None = None) -> Objects:
+    corners = torch.from_numpy(np.array(boxes, dtype=np.float32).reshape(-1, 4))
+    return Objects(corners, torch.tensor(labels, dtype=torch.int64), segmentations)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -25,8 +30,7 @@ def test_boxes_stay_on_their_pixels(seed: int) -> None:
     size = 256
 
     geometry = sample_geometry(rng, (height, width))
-    boxes = torch.tensor([[x1, y1, x2, y2]], dtype=torch.float32)
-    seen, boxes, labels = apply(Image.fromarray(pixels), boxes, torch.tensor([5]), geometry, size)
+    seen, boxes, labels, _ = apply(Image.fromarray(pixels), objects([[x1, y1, x2, y2]], [5]), geometry, size)
 
     middle = normalize(torch.full((3, 1, 1), 0.5))
     rows, columns = (seen > middle).all(dim=0).nonzero(as_tuple=True)
@@ -42,35 +46,84 @@ def test_boxes_stay_on_their_pixels(seed: int) -> None:
     assert labels.tolist() == [5]
 
 
+@pytest.mark.parametrize("form", ["polygons", "code"])
+@pytest.mark.parametrize("seed", range(15))
+def test_masks_stay_on_their_pixels(seed: int, form: str) -> None:
+    """A white blob on black is seen where its mask says, and within its box."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(100, 900, 2))
+    angles = np.arange(12) * np.pi / 6
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.6, 1, (12, 1))
+    polygon = (unit + 1.1) * [width / 2.2, height / 2.2]
+    code = to_rle([polygon], (height, width))
+    pixels = np.repeat(decode(code)[..., None], 3, axis=2).astype(np.uint8) * 255
+    box = np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
+    size = 256
+
+    geometry = sample_geometry(rng, (height, width))
+    there = objects(box, [5], [[polygon] if form == "polygons" else code])
+    seen, boxes, _, masks = apply(Image.fromarray(pixels), there, geometry, size)
+
+    assert masks is not None
+    white = (seen > normalize(torch.full((3, 1, 1), 0.5))).all(dim=0)
+    assert (white & masks[0]).sum() > 0.98 * (white | masks[0]).sum()
+    rows, columns = masks[0].nonzero(as_tuple=True)
+    x1, y1, x2, y2 = (cxcywh_to_xyxy(boxes)[0] * size).tolist()
+    pixel = size / min(height, width) + 1  # of the image, which may be half outside the box, or of the input
+    assert x1 - pixel < columns.min() <= columns.max() < x2 + pixel
+    assert y1 - pixel < rows.min() <= rows.max() < y2 + pixel
+
+
+def test_masks_go_with_their_boxes_which_stay_where_only_a_corner_of_them_is_seen() -> None:
+    triangles: list[Segmentation] = [[np.array([[x, x], [x, x + 40.0], [x + 40, x + 40]])] for x in (0, 20, 60)]
+    boxes = [[0, 0, 40, 40], [20, 20, 60, 60], [60, 60, 100, 100]]
+    there = objects(boxes, [1, 2, 3], triangles)
+    _, _, labels, masks = apply(Image.new("RGB", (100, 100)), there, Geometry((45.0, 20.0, 85.0, 60.0)), 40)
+    assert masks is not None
+    assert labels.tolist() == [2]
+    assert masks.shape == (1, 40, 40)
+    assert not masks[0, :24].any()
+    _, _, labels, masks = apply(Image.new("RGB", (100, 100)), there, Geometry((45.0, 20.0, 65.0, 40.0)), 40)
+    assert masks is not None
+    assert labels.tolist() == [2]
+    assert not masks.any()
+
+
 def test_the_whole_image_is_what_evaluation_sees() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
-    seen, boxes, _ = apply(image, torch.tensor([[30.0, 45, 60, 90]]), torch.tensor([1]), whole_image((90, 120)), 64)
+    seen, boxes, _, masks = apply(image, objects([[30, 45, 60, 90]], [1]), whole_image((90, 120)), 64)
     assert seen.equal(for_evaluation(image, 64))
     assert boxes.tolist() == [[0.375, 0.75, 0.25, 0.5]]
+    assert masks is None
 
 
-def test_a_flip_mirrors_pixels_and_boxes() -> None:
+def test_a_flip_mirrors_pixels_boxes_and_masks() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
-    boxes, labels, whole = torch.tensor([[30.0, 45, 60, 90]]), torch.tensor([1]), whole_image((90, 120)).crop_xyxy
-    plain = apply(image, boxes, labels, Geometry(whole), 64)
-    mirrored = apply(image, boxes, labels, Geometry(whole, flip=True), 64)
+    triangle = np.array([[30.0, 45], [60, 50], [50, 90]])
+    there, whole = objects([[30, 45, 60, 90]], [1], [[triangle]]), whole_image((90, 120)).crop_xyxy
+    plain = apply(image, there, Geometry(whole), 64)
+    mirrored = apply(image, there, Geometry(whole, flip=True), 64)
     assert mirrored[0].equal(plain[0].flip(-1))
     assert mirrored[1].tolist() == [[0.625, 0.75, 0.25, 0.5]]
+    assert mirrored[3] is not None
+    assert plain[3] is not None
+    assert mirrored[3].equal(plain[3].flip(-1))
 
 
 def test_boxes_are_cut_at_the_crop_and_those_outside_go_with_their_labels() -> None:
-    boxes = torch.tensor([[0.0, 0, 20, 20], [0, 0, 10, 10], [60, 60, 90, 90], [12, 12, 14, 14]])
-    labels = torch.tensor([1, 2, 3, 4])
-    _, seen, kept = apply(Image.new("RGB", (100, 100)), boxes, labels, Geometry((10.0, 10.0, 50.0, 50.0)), 32)
-    assert kept.tolist() == [1, 4]
+    there = objects([[0, 0, 20, 20], [0, 0, 10, 10], [60, 60, 90, 90], [12, 12, 14, 14]], [1, 2, 3, 4])
+    _, seen, labels, _ = apply(Image.new("RGB", (100, 100)), there, Geometry((10.0, 10.0, 50.0, 50.0)), 32)
+    assert labels.tolist() == [1, 4]
     torch.testing.assert_close(cxcywh_to_xyxy(seen), torch.tensor([[0, 0, 0.25, 0.25], [0.05, 0.05, 0.1, 0.1]]))
 
 
 def test_an_image_without_objects() -> None:
-    seen, boxes, labels = apply(Image.new("RGB", (9, 9)), NO_BOXES, NO_LABELS, whole_image((9, 9)), 32)
+    seen, boxes, labels, masks = apply(Image.new("RGB", (9, 9)), objects([], [], []), whole_image((9, 9)), 32)
     assert seen.shape == (3, 32, 32)
     assert boxes.shape == (0, 4)
     assert len(labels) == 0
+    assert masks is not None
+    assert masks.shape == (0, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ BOX = "[x, y, width, height] in finite numbers, width and height not negative"
         pytest.param("annotations", annotation(6, bbox=[1, 2, -3, 4]), "has [1, 2, -3, 4]", id="negative box"),
         pytest.param("annotations", annotation(6, bbox=[1, float("nan"), 3, 4]), "has [1, nan, 3, 4]", id="NaN box"),
         pytest.param("annotations", annotation(6, bbox=[1, 2, float("inf"), 4]), "has [1, 2, inf, 4]", id="inf box"),
+        pytest.param("annotations", annotation(6, bbox=[1, 2, 10**400, 4]), "id 6 has [1, 2, 1000", id="endless box"),
+        pytest.param("annotations", annotation(6, area=10**400), "id 6 has 1000", id="endless area"),
         pytest.param("annotations", annotation(6, bbox=["1", 2, 3, 4]), "has ['1', 2, 3, 4]", id="text box"),
         pytest.param("annotations", annotation(6, area=-1), "'area' is not a finite number, not negative", id="area"),
         pytest.param("annotations", annotation(6, iscrowd=2), "'iscrowd' is not 0 or 1 (1): id 6 has 2", id="crowd"),
@@ -56,8 +58,11 @@ def test_whole_numbers_may_be_written_as_decimals_in_sizes() -> None:
 
 def test_long_values_are_cut() -> None:
     problems = Problems(Path("file.json"))
-    well_formed("annotations", [annotation(1, bbox=list(range(1000)))], problems)
-    assert len(problems.lines[0]) < 200
+    deep: Any = []
+    for _ in range(10_000):
+        deep = [deep]
+    well_formed("annotations", [annotation(1, bbox=list(range(1000))), annotation(2, bbox=deep)], problems)
+    assert len(problems.lines[0]) < 300
 
 
 def test_a_report_shows_three_examples_of_a_kind() -> None:

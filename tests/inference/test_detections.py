@@ -1,8 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
+from torch.nn import functional
 
 from rfdetr.classes import ClassTable
 from rfdetr.inference.detections import Detections, named_detections, to_json, to_supervision
@@ -20,30 +23,31 @@ def names(detections: Detections) -> list[str]:
     return [str(name) for name in detections.data["class_name"]]
 
 
-def test_what_scores_above_the_threshold_is_kept_with_its_name() -> None:
-    detections = to_supervision(PREDICTIONS, CLASSES, threshold=0.25)
-    assert detections.xyxy.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+SIZE_HW = (40, 60)
+NOTHING = Predictions(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
+
+
+def with_masks(predictions: Predictions, seed: int = 0) -> Predictions:
+    random = torch.Generator().manual_seed(seed)
+    return replace(predictions, mask_logits=torch.randn(len(predictions.scores), 4, 5, generator=random))
+
+
+def test_detections_have_names_and_keep_their_order() -> None:
+    detections = to_supervision(PREDICTIONS, CLASSES, SIZE_HW)
+    assert detections.xyxy.tolist() == PREDICTIONS.boxes.tolist()
     assert detections.confidence is not None
-    assert detections.confidence.tolist() == [0.75, 0.5]
+    assert detections.confidence.tolist() == [0.75, 0.5, 0.25]
     assert detections.class_id is not None
-    assert detections.class_id.tolist() == [1, 0]
-    assert names(detections) == ["dog", "cat"]
+    assert detections.class_id.tolist() == [1, 0, 2]
+    assert detections.mask is None
 
 
 def test_the_logit_after_the_last_class_is_background() -> None:
-    detections = to_supervision(PREDICTIONS, CLASSES, threshold=0)
-    assert names(detections) == ["dog", "cat", "__background__"]
+    assert names(to_supervision(PREDICTIONS, CLASSES, SIZE_HW)) == ["dog", "cat", "__background__"]
 
 
-@pytest.mark.parametrize(
-    "predictions",
-    [
-        pytest.param(PREDICTIONS, id="none above the threshold"),
-        pytest.param(Predictions(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long()), id="none at all"),
-    ],
-)
-def test_empty_detections_are_well_formed(predictions: Predictions) -> None:
-    detections = to_supervision(predictions, CLASSES, threshold=1.0)
+def test_empty_detections_are_well_formed() -> None:
+    detections = to_supervision(NOTHING, CLASSES, SIZE_HW)
     assert len(detections) == 0
     assert detections.confidence is not None
     assert detections.class_id is not None
@@ -55,9 +59,25 @@ def test_empty_detections_are_well_formed(predictions: Predictions) -> None:
     assert (class_name.shape, class_name.dtype.kind) == ((0,), "U")
 
 
-def test_empty_and_full_detections_merge() -> None:
-    parts = [to_supervision(PREDICTIONS, CLASSES, threshold) for threshold in (1.0, 0.6)]
-    assert names(Detections.merge(parts)) == ["dog"]
+@pytest.mark.parametrize("masked", [False, True], ids=["boxes", "masks"])
+def test_empty_and_full_detections_merge(masked: bool) -> None:
+    parts = [with_masks(part) if masked else part for part in (NOTHING, PREDICTIONS)]
+    merged = Detections.merge([to_supervision(part, CLASSES, SIZE_HW) for part in parts])
+    assert names(merged) == ["dog", "cat", "__background__"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 70])
+@pytest.mark.parametrize("size_hw", [(40, 60), (1, 1), (3, 200)], ids=str)
+def test_masks_have_the_size_of_the_image(count: int, size_hw: tuple[int, int]) -> None:
+    some = Predictions(torch.zeros(count, 4), torch.zeros(count), torch.zeros(count).long())
+    predictions = with_masks(some)
+    masks = to_supervision(predictions, CLASSES, size_hw).mask
+    assert isinstance(masks, np.ndarray)
+    assert (masks.shape, str(masks.dtype)) == ((count, *size_hw), "bool")
+    assert predictions.mask_logits is not None
+    for mask, logits in zip(masks, predictions.mask_logits, strict=True):
+        enlarged = functional.interpolate(logits[None, None], size_hw, mode="bilinear", align_corners=False)
+        assert np.array_equal(mask, (enlarged[0, 0] > 0).numpy())
 
 
 def test_ground_truth_has_no_confidence() -> None:
@@ -67,7 +87,7 @@ def test_ground_truth_has_no_confidence() -> None:
 
 
 def test_json_holds_plain_rounded_values() -> None:
-    detections = to_supervision(PREDICTIONS, CLASSES, threshold=0.0)[1:]
+    detections = to_supervision(PREDICTIONS, CLASSES, SIZE_HW)[1:]
     assert isinstance(detections, Detections)
     plain = to_json("a.jpg", detections)
     assert json.loads(json.dumps(plain)) == plain
@@ -78,3 +98,21 @@ def test_json_holds_plain_rounded_values() -> None:
             {"class_id": 2, "class_name": "__background__", "score": 0.25, "box": [8.0, 9.0, 10.0, 11.12]},
         ],
     }
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with numpy 2
+@pytest.mark.parametrize("size_hw", [(40, 60), (1, 1), (300, 7)], ids=str)
+def test_masks_in_json_are_readable_by_pycocotools(size_hw: tuple[int, int]) -> None:
+    masks = np.random.default_rng(0).random((3, *size_hw)) < 0.5
+    masks[0], masks[1] = False, True
+    detections = replace(to_supervision(PREDICTIONS, CLASSES, size_hw), mask=masks)
+    rows = json.loads(json.dumps(to_json("a.jpg", detections)))["detections"]
+    assert [list(row) for row in rows] == [["class_id", "class_name", "score", "box", "segmentation"]] * 3
+    for row, mask in zip(rows, masks, strict=True):
+        assert row["segmentation"]["size"] == list(size_hw)
+        assert np.array_equal(coco_mask.decode(row["segmentation"]), mask)
+
+
+def test_no_detections_are_no_rows_in_json() -> None:
+    for predictions in (NOTHING, with_masks(NOTHING)):
+        assert to_json("a.jpg", to_supervision(predictions, CLASSES, SIZE_HW)) == {"image": "a.jpg", "detections": []}

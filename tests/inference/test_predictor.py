@@ -16,7 +16,7 @@ from rfdetr.inference.detections import Detections
 from rfdetr.inference.predictor import evaluating, predict, predict_each
 from rfdetr.inference.sources import ImageSource
 from rfdetr.models.detector import Detector
-from rfdetr.models.postprocess import postprocess
+from rfdetr.models.postprocess import full_size_masks, postprocess
 
 CONFIG = ModelConfig(
     size="nano",
@@ -35,6 +35,7 @@ CONFIG = ModelConfig(
     group_detr=2,
     num_classes=2,
 )
+SEGMENTATION = CONFIG.replace(size="seg-nano", segmentation_head=True)
 CLASSES = ClassTable.from_categories([(1, "cat"), (2, "dog")])
 ARRAY = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
@@ -42,6 +43,11 @@ ARRAY = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Detector:
+    return Detector(SEGMENTATION).eval()
 
 
 def same(a: Detections, b: Detections) -> bool:
@@ -61,6 +67,38 @@ def test_predictions_are_those_of_the_detector(detector: Detector) -> None:
     assert np.allclose(found.confidence, expected.scores.numpy(), atol=1e-6)
     assert found.class_id is not None
     assert found.class_id.tolist() == expected.labels.tolist()
+
+
+def test_masks_are_those_of_the_detector_at_the_size_of_the_image(segmenter: Detector) -> None:
+    image = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        outputs = segmenter(for_prediction(image, 64)[None])
+    (expected,) = postprocess(outputs, torch.tensor([[50, 70]]), num_select=6)
+    assert expected.mask_logits is not None
+    found = predict(segmenter, ARRAY, CLASSES, threshold=0)
+    assert isinstance(found.mask, np.ndarray)
+    assert (found.mask.shape, str(found.mask.dtype)) == ((6, 50, 70), "bool")
+    assert np.array_equal(found.mask, torch.cat([*full_size_masks(expected.mask_logits, (50, 70))]).numpy())
+
+
+def test_a_detector_of_boxes_gives_no_masks(detector: Detector) -> None:
+    assert predict(detector, ARRAY, CLASSES, threshold=0).mask is None
+
+
+def test_without_objects_masks_still_have_the_size_of_the_image(segmenter: Detector) -> None:
+    found = predict(segmenter, [ARRAY, ARRAY[:20]], CLASSES, threshold=1)
+    assert [image.mask.shape for image in found if image.mask is not None] == [(0, 50, 70), (0, 20, 70)]
+
+
+@pytest.mark.parametrize("kind", ["detector", "segmenter"])
+def test_what_scores_above_the_threshold_is_kept(kind: str, request: pytest.FixtureRequest) -> None:
+    model: Detector = request.getfixturevalue(kind)
+    everything = predict(model, ARRAY, CLASSES, threshold=0)
+    assert everything.confidence is not None
+    threshold = float(everything.confidence[2])
+    found = predict(model, ARRAY, CLASSES, threshold)
+    assert len(found) == 2
+    assert found == everything[:2]  # masks too
 
 
 def test_one_image_gives_detections_and_many_give_a_list(detector: Detector, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rfdetr.models.postprocess import CHUNK, full_size_masks, postprocess
+from rfdetr.models.postprocess import PIXELS_AT_ONCE, full_size_masks, postprocess
 from rfdetr.types import MaskLogits, Predictions
 
 SIZE = torch.tensor([[100, 200]])
@@ -80,12 +80,19 @@ def test_masks_go_with_their_queries() -> None:
 
 
 def test_masks_at_the_size_of_the_image_a_few_at_a_time() -> None:
-    logits = torch.full((CHUNK + 5, 4, 4), -1.0)
+    size_hw = (400, PIXELS_AT_ONCE // (400 * 10))
+    logits = torch.full((12, 4, 4), -1.0)
     logits[:, :, :2] = 1.0
-    chunks = [*full_size_masks(logits, (40, 80))]
-    assert [len(chunk) for chunk in chunks] == [CHUNK, 5]
+    chunks = [*full_size_masks(logits, size_hw)]
+    assert [len(chunk) for chunk in chunks] == [10, 2]
     whole = torch.cat(chunks)
-    assert whole.shape == (CHUNK + 5, 40, 80)
-    assert whole[:, :, :40].all()
-    assert not whole[:, :, 40:].any()
-    assert sum(len(chunk) for chunk in full_size_masks(logits[:0], (40, 80))) == 0
+    assert whole.shape == (12, *size_hw)
+    assert whole[:, :, : size_hw[1] // 2].all()
+    assert not whole[:, :, size_hw[1] // 2 :].any()
+    assert sum(len(chunk) for chunk in full_size_masks(logits[:0], size_hw)) == 0
+
+
+def test_a_score_that_is_not_a_number_is_above_no_threshold() -> None:
+    logits = torch.tensor([[[float("nan"), 2.0]]])
+    (found,) = postprocess({"pred_logits": logits, "pred_boxes": torch.rand(1, 1, 4)}, SIZE, 100, threshold=0.0)
+    assert found.labels.tolist() == [1]

@@ -39,7 +39,7 @@ def is_file(choice: ModelChoice) -> bool:
     Raises:
         ConfigError: neither.
     """
-    if Path(choice.model).suffix in (".pth", ".pt", ".ckpt"):
+    if Path(choice.model).suffix in (".pth", ".pt", ".ckpt", ".safetensors"):
         return True
     preset(choice.model)
     return False

@@ -59,7 +59,7 @@ def run_demo(config: DemoConfig) -> None:
 
 def _panel(model: RFDETRNano, split: Annotations, index: int, threshold: float) -> Panel:
     path = split.image_path(index)
-    boxes, labels = split.training_objects(index)
-    truth: Detections = named_detections(boxes.numpy(), labels.numpy(), split.classes)
+    objects = split.training_objects(index)
+    truth: Detections = named_detections(objects.boxes.numpy(), objects.labels.numpy(), split.classes)
     image: Image.Image = open_image(path)
     return Panel(path.name, image, truth, model.predict(image, threshold))

@@ -37,7 +37,9 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
     rows: list[dict[str, Any]] = []
     opened = _open_all(files)
     while chunk := list(islice(opened, config.batch_size)):
-        found = model.predict([image for _, image in chunk], config.threshold, config.batch_size)
+        images = (image for _, image in chunk)
+        # One at a time: masks at full size are many times their image.
+        found = model.predict_each(images, config.threshold, config.batch_size)
         for (file, image), detections in zip(chunk, found, strict=True):
             rows.append(to_json(str(file), detections))
             drawn = draw_detections(image, detections)

@@ -207,7 +207,7 @@ class ModelChoice(Config):
     """Which model a command works with."""
 
     model: str = "medium"
-    """A size (`nano`, `small`, `medium`, `large`, `base`) or a checkpoint file."""
+    """A size (`nano` to `large`, `base`; with masks `seg-nano` to `seg-2xlarge`) or a checkpoint file."""
 
 
 class PredictConfig(Config):

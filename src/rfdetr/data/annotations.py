@@ -11,6 +11,17 @@ from torch import Tensor
 
 from rfdetr import boxes as box_ops
 from rfdetr.classes import ClassTable
+from rfdetr.data.segmentations import Segmentations
+from rfdetr.masks import Segmentation
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What a detector shall find in an image. The rows of all fields are the objects."""
+
+    boxes: Float[Tensor, "T 4"]  # xyxy in pixels, clipped to the image
+    labels: Int[Tensor, "T"]  # class ids
+    segmentations: list[Segmentation] | None  # None where they were not read
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +43,8 @@ class Annotations:
     annotation_ids: Int64[np.ndarray, "M"]
     category_id_of: Mapping[int, int]
     """Class id -> category id of this file, which may differ from that of the training split."""
+    segmentations: Segmentations | None = None
+    """None where they were not read."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -44,14 +57,14 @@ class Annotations:
         height, width = self.sizes_hw[index]
         return int(height), int(width)
 
-    def training_objects(self, index: int) -> tuple[Float[Tensor, "T 4"], Int[Tensor, "T"]]:
-        """Boxes (xyxy in pixels, clipped to the image) and class ids of what a detector shall find in image `index`.
-
-        Crowd regions are left out, and boxes without area inside the image.
-        """
-        rows = slice(self.offsets[index], self.offsets[index + 1])
+    def training_objects(self, index: int) -> Objects:
+        """What there is to find in image `index`: no crowd regions, and no boxes without area inside the image."""
+        rows = np.arange(self.offsets[index], self.offsets[index + 1])
         corner, size = np.split(self.boxes_xywh[rows], 2, axis=1)
         boxes = torch.from_numpy(np.concatenate([corner, corner + size], axis=1)).float()
         boxes = box_ops.clip_to_image(boxes, self.size_hw(index))
         kept = (box_ops.area(boxes) > 0) & torch.from_numpy(~self.is_crowd[rows])
-        return boxes[kept], torch.from_numpy(self.labels[rows])[kept]
+        labels = torch.from_numpy(self.labels[rows])[kept]
+        if self.segmentations is None:
+            return Objects(boxes[kept], labels, None)
+        return Objects(boxes[kept], labels, [self.segmentations[row] for row in rows[kept.numpy()].tolist()])

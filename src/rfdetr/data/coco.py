@@ -12,28 +12,33 @@ from rfdetr.classes import ClassTable
 from rfdetr.config.runs import Split
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.layout import find_split
-from rfdetr.data.validation import FIELDS, Problems, Row, is_whole, well_formed
+from rfdetr.data.segmentations import pack
+from rfdetr.data.validation import FIELDS, Problems, Row, check_segmentations, is_whole, well_formed
 from rfdetr.errors import DatasetError
 
 # Values of "supercategory" that mean none.
 _NO_PARENT = ("none", "null", "")
 
 
-def read_coco(dataset_dir: str | Path, split: Split, classes: ClassTable | None = None) -> Annotations:
+def read_coco(
+    dataset_dir: str | Path, split: Split, classes: ClassTable | None = None, masks: bool = False
+) -> Annotations:
     """One split of a dataset. Its categories become classes by their names.
 
     Without `classes` the split brings its own table. The table of the training split goes with all splits, whatever
-    ids they give to the same names.
+    ids they give to the same names. With `masks` every object must have one; without, they are not looked at.
 
     Raises:
         DatasetError: names everything that keeps the split from being used, each kind with a few examples.
     """
     image_dir, file = find_split(dataset_dir, split)
-    images, annotations, table, class_ids = _checked(split, image_dir, file, classes)
+    images, annotations, table, class_ids = _checked(split, image_dir, file, classes, masks)
     index_of = {row["id"]: index for index, row in enumerate(images)}
     image_index = np.array([index_of[row["image_id"]] for row in annotations], dtype=np.int64)
     order = np.argsort(image_index, kind="stable")  # objects of an image together, else in the order of the file
     counts = np.bincount(image_index, minlength=len(images))
+    sizes_hw = np.array([_size_hw(row) for row in images], dtype=np.int64)
+    outlines = [annotations[row].get("segmentation") for row in order] if masks else []
     return Annotations(
         split=split,
         image_dir=image_dir,
@@ -41,7 +46,7 @@ def read_coco(dataset_dir: str | Path, split: Split, classes: ClassTable | None 
         classes=table,
         file_names=np.array([row["file_name"] for row in images]),
         image_ids=np.array([row["id"] for row in images], dtype=np.int64),
-        sizes_hw=np.array([(row["height"], row["width"]) for row in images], dtype=np.int64),
+        sizes_hw=sizes_hw,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes_xywh=np.array([row["bbox"] for row in annotations], dtype=np.float64).reshape(-1, 4)[order],
         areas=np.array([_area(row) for row in annotations], dtype=np.float64)[order],
@@ -49,11 +54,12 @@ def read_coco(dataset_dir: str | Path, split: Split, classes: ClassTable | None 
         is_crowd=np.array([bool(row.get("iscrowd")) for row in annotations], dtype=np.bool_)[order],
         annotation_ids=np.array([row["id"] for row in annotations], dtype=np.int64)[order],
         category_id_of={class_id: category_id for category_id, class_id in class_ids.items()},
+        segmentations=pack(outlines, sizes_hw[image_index[order]]) if masks else None,
     )
 
 
 def _checked(
-    split: Split, image_dir: Path, file: Path, classes: ClassTable | None
+    split: Split, image_dir: Path, file: Path, classes: ClassTable | None, masks: bool
 ) -> tuple[list[Row], list[Row], ClassTable, dict[int, int]]:
     """Images, annotations, classes, and class ids by category id, once nothing is wrong with them."""
     content = _load(file)
@@ -65,6 +71,8 @@ def _checked(
     _check_ids({"images": images, "categories": categories}, content, problems)
     _check_files(images, image_dir, problems)
     _check_references(annotations, content, problems)
+    if masks:
+        check_segmentations(annotations, {row["id"]: _size_hw(row) for row in images}, problems)
     used = {row["category_id"] for row in annotations}
     table = classes if classes is not None else _class_table(categories, used, problems)
     class_ids = _class_ids(table, categories, annotations, problems)
@@ -85,6 +93,8 @@ def _load(file: Path) -> dict[str, list[Any]]:
         raise DatasetError(f"{file}: not a text file in UTF-8") from None
     except json.JSONDecodeError as error:
         raise DatasetError(f"{file}: not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of nested brackets
+        raise DatasetError(f"{file}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: expected an object with {_quoted(FIELDS)}, got a {type(content).__name__}")
     missing = [table for table in FIELDS if not isinstance(content.get(table), list)]
@@ -175,6 +185,10 @@ def _class_ids(table: ClassTable, categories: list[Row], annotations: list[Row],
 
 def _is_trainable(annotation: Row) -> bool:
     return not annotation.get("iscrowd") and min(annotation["bbox"][2:]) > 0
+
+
+def _size_hw(image: Row) -> tuple[int, int]:
+    return int(image["height"]), int(image["width"])
 
 
 def _area(annotation: Row) -> float:

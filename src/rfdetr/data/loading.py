@@ -62,9 +62,9 @@ class TrainingDataset(Dataset[Sample]):
         if self.augment == "default":
             rng = np.random.default_rng([self.seed, request.epoch, request.index])
             geometry = transforms.sample_geometry(rng, size_hw)
-        boxes, labels = self.annotations.training_objects(request.index)
-        pixels, boxes, labels = transforms.apply(image, boxes, labels, geometry, request.size)
-        return pixels, _target(self.annotations, request.index, boxes, labels)
+        objects = self.annotations.training_objects(request.index)
+        pixels, boxes, labels, masks = transforms.apply(image, objects, geometry, request.size)
+        return pixels, _target(self.annotations, request.index, boxes, labels, masks)
 
 
 class EvaluationDataset(Dataset[Sample]):
@@ -76,18 +76,24 @@ class EvaluationDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         pixels = for_evaluation(read_image(self.annotations, index), self.resolution)
-        boxes, labels = self.annotations.training_objects(index)
-        boxes = box_ops.to_normalized(boxes, self.annotations.size_hw(index))
-        return pixels, _target(self.annotations, index, boxes, labels)
+        size_hw = self.annotations.size_hw(index)
+        objects = self.annotations.training_objects(index)
+        boxes = box_ops.to_normalized(objects.boxes, size_hw)
+        masks = None
+        if objects.segmentations is not None:
+            whole = transforms.whole_image(size_hw)
+            masks = transforms.draw_masks(objects.segmentations, size_hw, whole, self.resolution)
+        return pixels, _target(self.annotations, index, boxes, objects.labels, masks)
 
 
-def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor) -> Target:
-    return {
+def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> Target:
+    target: Target = {
         "boxes": boxes,
         "labels": labels,
         "orig_size": torch.tensor(annotations.size_hw(index)),
         "image_id": int(annotations.image_ids[index]),
     }
+    return target if masks is None else {**target, "masks": masks}
 
 
 def collate(samples: list[Sample]) -> ImageBatch:
@@ -186,15 +192,21 @@ def _as_is(batch: Any) -> Any:
 # Between processes torch opens a file per tensor: with one per target and field, loaders run out of file handles.
 def _reduce(batch: ImageBatch) -> tuple[Any, ...]:
     targets = [(t["boxes"].numpy(), t["labels"].numpy(), t["orig_size"].numpy(), t["image_id"]) for t in batch.targets]
-    return _rebuild, (batch.images, targets, batch.padding_mask)
+    masks = torch.cat([t["masks"] for t in batch.targets]) if "masks" in batch.targets[0] else None
+    return _rebuild, (batch.images, targets, masks, batch.padding_mask)
 
 
-def _rebuild(images: Tensor, targets: list[tuple[Any, ...]], padding_mask: Tensor | None) -> ImageBatch:
+def _rebuild(
+    images: Tensor, targets: list[tuple[Any, ...]], masks: Tensor | None, padding_mask: Tensor | None
+) -> ImageBatch:
     fields = [(*map(torch.from_numpy, arrays), image_id) for *arrays, image_id in targets]
     rebuilt: list[Target] = [
         {"boxes": boxes, "labels": labels, "orig_size": orig_size, "image_id": image_id}
         for boxes, labels, orig_size, image_id in fields
     ]
+    if masks is not None:
+        for target, own in zip(rebuilt, masks.split([len(target["boxes"]) for target in rebuilt]), strict=True):
+            target["masks"] = own
     return ImageBatch(images, rebuilt, padding_mask)
 
 

@@ -1,13 +1,18 @@
-"""Training augmentation: what happens to an image and its boxes, drawn first and applied in one resize."""
+"""Training augmentation: what happens to an image and its objects, drawn first and applied in one resize."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
 from rfdetr import boxes as box_ops
+from rfdetr import masks as mask_ops
+from rfdetr.data.annotations import Objects
 from rfdetr.data.preprocess import normalize, to_tensor
 
 CROP_PROBABILITY = 0.5
@@ -44,22 +49,37 @@ def sample_geometry(rng: np.random.Generator, size_hw: tuple[int, int]) -> Geome
 
 
 def apply(
-    image: Image.Image,
-    boxes_xyxy: Float[Tensor, "N 4"],
-    labels: Int[Tensor, "N"],
-    geometry: Geometry,
-    size: int,
-) -> tuple[Float[Tensor, "3 size size"], Float[Tensor, "T 4"], Int[Tensor, "T"]]:
-    """The normalised input, the boxes (cxcywh in [0, 1]) that it shows something of, and their labels."""
+    image: Image.Image, objects: Objects, geometry: Geometry, size: int
+) -> tuple[
+    Float[Tensor, "3 size size"],
+    Float[Tensor, "T 4"],
+    Int[Tensor, "T"],
+    Bool[Tensor, "T size size"] | None,
+]:
+    """The normalised input, the boxes (cxcywh in [0, 1]) that it shows something of, their labels and masks."""
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=geometry.crop_xyxy)
     if geometry.flip:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     x1, y1, x2, y2 = geometry.crop_xyxy
-    origin = boxes_xyxy.new_tensor([x1, y1, x1, y1])
-    extent = boxes_xyxy.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
-    boxes = box_ops.clip_to_image((boxes_xyxy - origin) / extent, (1, 1))
+    origin = objects.boxes.new_tensor([x1, y1, x1, y1])
+    extent = objects.boxes.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+    boxes = box_ops.clip_to_image((objects.boxes - origin) / extent, (1, 1))
     kept = box_ops.area(boxes) > 0
     boxes = box_ops.to_normalized(boxes[kept], (1, 1))
     if geometry.flip:
         boxes[:, 0] = 1 - boxes[:, 0]
-    return normalize(to_tensor(resized)), boxes, labels[kept]
+    masks = None
+    if objects.segmentations is not None:
+        seen = list(compress(objects.segmentations, kept.tolist()))
+        masks = draw_masks(seen, (image.height, image.width), geometry, size)
+    return normalize(to_tensor(resized)), boxes, objects.labels[kept], masks
+
+
+def draw_masks(
+    segmentations: Sequence[mask_ops.Segmentation], size_hw: tuple[int, int], geometry: Geometry, size: int
+) -> Bool[Tensor, "T size size"]:
+    """What the input shows of each object of an image of `size_hw`: nothing, where only a corner of its box is seen."""
+    masks = np.empty((len(segmentations), size, size), dtype=np.bool_)
+    for mask, segmentation in zip(masks, segmentations, strict=True):
+        mask[:] = mask_ops.crop(segmentation, size_hw, geometry.crop_xyxy, geometry.flip, size)
+    return torch.from_numpy(masks)

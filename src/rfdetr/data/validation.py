@@ -1,18 +1,21 @@
 """What a COCO annotation file must hold, and the one report of all that is wrong with it."""
 
-import math
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
 from typing import Any
 
 from rfdetr.config.base import report
 from rfdetr.errors import DatasetError
+from rfdetr.masks import run_lengths
 
 Row = dict[str, Any]
 
 _EXAMPLES = 3  # per kind of problem
 _LONGEST = 60  # characters of a value shown in a message
+_LARGEST = 1e300  # sums of numbers below it are finite too
 
 
 class Problems:
@@ -51,6 +54,10 @@ def is_whole(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST
+
+
 def _is_side(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value < 2**31 and value == int(value)
 
@@ -60,13 +67,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_area(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return _is_number(value) and value >= 0
 
 
 def _is_box(value: Any) -> bool:
-    if type(value) is not list or len(value) != 4:
-        return False
-    return all(type(number) in (int, float) and math.isfinite(number) for number in value) and min(value[2:]) >= 0
+    return type(value) is list and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
 
 
 FIELDS = {
@@ -112,5 +117,86 @@ def _label(table: str, row: Row, index: int) -> str:
 
 
 def _shown(row: Row, name: str) -> str:
-    text = repr(row[name]) if name in row else "none"
+    return _brief(row[name]) if name in row else "none"
+
+
+def _brief(value: Any) -> str:
+    text = reprlib.repr(value)  # repr() of hostile values is endless, or too deep
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def check_segmentations(annotations: list[Row], sizes_hw: Mapping[int, tuple[int, int]], problems: Problems) -> None:
+    """See that every object has a mask, and that crowd regions have a valid one or none.
+
+    `sizes_hw` holds the images by their ids; annotations of other images are passed over.
+    """
+    found: dict[str, list[str]] = {}
+    for row in annotations:
+        size_hw = sizes_hw.get(row["image_id"])
+        problem = _segmentation_problem(row, size_hw) if size_hw else None
+        if problem:
+            kind, given = problem
+            found.setdefault(kind, []).append(f"id {row['id']}{given and f' has {given}'}")
+    for kind, examples in found.items():
+        problems.add(kind, examples)
+
+
+_Problem = tuple[str, str] | None  # its kind, and what the annotation has instead
+
+
+def _segmentation_problem(row: Row, size_hw: tuple[int, int]) -> _Problem:
+    value = row.get("segmentation")
+    if not value:
+        missing = (
+            "annotations without a 'segmentation' (a segmentation model needs a mask for each object: add them, or use "
+            "a detection size)"
+        )
+        return None if row.get("iscrowd") else (missing, "")
+    if isinstance(value, list) and all(isinstance(polygon, list) for polygon in value):
+        return next(filter(None, (_polygon_problem(polygon, size_hw) for polygon in value)), None)
+    if isinstance(value, dict) and isinstance(value.get("counts"), str | list):
+        return _code_problem(value, size_hw)
+    return (
+        "annotations whose 'segmentation' is neither a list of polygons [[x, y, x, y, ...], ...] nor run-length code "
+        "{'size': [height, width], 'counts': ...}",
+        _brief(value),
+    )
+
+
+def _polygon_problem(polygon: list[Any], size_hw: tuple[int, int]) -> _Problem:
+    if not all(map(_is_number, polygon)):
+        wrong = next(value for value in polygon if not _is_number(value))
+        return "polygons whose coordinates are not finite numbers", _brief(wrong)
+    if len(polygon) % 2:
+        return "polygons with an odd number of coordinates", str(len(polygon))
+    if len(polygon) < 6:
+        return "polygons with fewer than three points", _brief(polygon)
+    # Drawing takes time and memory in proportion to the length, which only a senseless polygon has more of.
+    length = sum(map(abs, map(sub, polygon[2:], polygon)))
+    if length > 2 * (size_hw[0] + 1) * (size_hw[1] + 1):
+        return "polygons longer than all pixel edges of their image together", f"a length of {length:.4g} pixels"
+    return None
+
+
+def _code_problem(value: Row, size_hw: tuple[int, int]) -> _Problem:
+    size, counts = value.get("size"), value["counts"]
+    if size != list(size_hw):
+        kind = "run-length code whose 'size' is not the [height, width] of its image"
+        return kind, f"{_brief(size)}, its image {list(size_hw)}"
+    try:
+        total = _total(counts)
+    except ValueError:
+        return "run-length code whose 'counts' are not run lengths", _brief(counts)
+    if total != size_hw[0] * size_hw[1]:
+        kind = "run-length code that does not fill its image exactly"
+        return kind, f"{total} of {size_hw[0] * size_hw[1]} pixels"
+    return None
+
+
+def _total(counts: str | list[Any]) -> int:
+    if isinstance(counts, str):
+        return int(run_lengths(counts.encode("ascii")).sum())
+    total = sum(counts) if all(type(run) is int and run >= 0 for run in counts) else -1
+    if not 0 <= total < 2**32:
+        raise ValueError("not run lengths")
+    return total

@@ -4,9 +4,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from rfdetr.classes import ClassTable
+from rfdetr.masks import encode
+from rfdetr.models.postprocess import full_size_masks
 from rfdetr.types import Predictions
 
 with warnings.catch_warnings():
@@ -19,13 +22,22 @@ __all__ = ["BACKGROUND", "Detections", "named_detections", "to_json", "to_superv
 BACKGROUND = "__background__"
 
 
-def to_supervision(predictions: Predictions, classes: ClassTable, threshold: float) -> Detections:
-    """The predictions scored above `threshold`, best first."""
-    keep = predictions.scores > threshold
+def to_supervision(predictions: Predictions, classes: ClassTable, size_hw: tuple[int, int]) -> Detections:
+    """Detections with names, best first; `size_hw` is that of the image, and of the masks if there are any."""
     boxes, scores, labels = (
-        values[keep].cpu().numpy() for values in (predictions.boxes, predictions.scores, predictions.labels)
+        values.cpu().numpy() for values in (predictions.boxes, predictions.scores, predictions.labels)
     )
-    return named_detections(boxes, labels, classes, scores)
+    masks = None if predictions.mask_logits is None else _full_size(predictions.mask_logits, size_hw)
+    return named_detections(boxes, labels, classes, scores, masks)
+
+
+def _full_size(logits: Float[Tensor, "N h w"], size_hw: tuple[int, int]) -> Bool[np.ndarray, "N height width"]:
+    masks = np.empty((len(logits), *size_hw), bool)
+    start = 0
+    for part in full_size_masks(logits, size_hw):
+        masks[start : start + len(part)] = part.cpu().numpy()
+        start += len(part)
+    return masks
 
 
 def named_detections(
@@ -33,6 +45,7 @@ def named_detections(
     class_ids: Int[np.ndarray, "N"],
     classes: ClassTable,
     scores: Float[np.ndarray, "N"] | None = None,
+    masks: Bool[np.ndarray, "N height width"] | None = None,
 ) -> Detections:
     """Detections with the class names in `data["class_name"]`; without scores, ground truth.
 
@@ -41,6 +54,7 @@ def named_detections(
     names = classes.name_of
     return Detections(
         xyxy=boxes_xyxy.astype(np.float32).reshape(-1, 4),
+        mask=masks,
         class_id=class_ids.astype(np.int64),
         confidence=None if scores is None else scores.astype(np.float32),
         data={"class_name": np.array([names.get(int(i), BACKGROUND) for i in class_ids], dtype=np.str_)},
@@ -48,20 +62,22 @@ def named_detections(
 
 
 def to_json(image: str, detections: Detections) -> dict[str, Any]:
-    """One image's detections as plain values; `box` is xyxy in pixels."""
+    """One image's detections as plain values: `box` is xyxy in pixels, `segmentation` run-length code as in COCO."""
     boxes, scores, class_ids = detections.xyxy, detections.confidence, detections.class_id
     if scores is None or class_ids is None:
         raise TypeError("detections of `predict` have scores and class ids; these have not")
     rows = zip(class_ids, detections.data["class_name"], scores, boxes, strict=True)
-    return {
-        "image": image,
-        "detections": [
-            {
-                "class_id": int(class_id),
-                "class_name": str(name),
-                "score": round(float(score), 6),
-                "box": [round(float(side), 2) for side in box],
-            }
-            for class_id, name, score, box in rows
-        ],
-    }
+    found: list[dict[str, Any]] = [
+        {
+            "class_id": int(class_id),
+            "class_name": str(name),
+            "score": round(float(score), 6),
+            "box": [round(float(side), 2) for side in box],
+        }
+        for class_id, name, score, box in rows
+    ]
+    if detections.mask is not None:
+        for row, mask in zip(found, detections.mask, strict=True):
+            (rle,) = encode(mask[None])
+            row["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
+    return {"image": image, "detections": found}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import TypeAlias, overload
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from rfdetr.inference.detections import Detections, to_supervision
 from rfdetr.inference.sources import ImageSource, load
 from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import postprocess
-from rfdetr.types import Predictions
+
+# The detector's input on its device, and (height, width) of the original.
+Prepared: TypeAlias = tuple[Float[Tensor, "3 R R"], tuple[int, int]]
 
 
 @overload
@@ -37,7 +39,7 @@ def predict(
     threshold: float = 0.5,
     batch_size: int = 4,
 ) -> Detections | list[Detections]:
-    """What is on one image, or on each of many, scored above `threshold`; boxes in pixels of the original image.
+    """What is on one image, or on each of many, scored above `threshold`; boxes and masks in pixels of the original.
 
     Raises:
         ImageError: an input is not an image, or cannot be read; names it.
@@ -45,19 +47,18 @@ def predict(
     """
     if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray, Tensor)) or not isinstance(images, Iterable):
         _check_settings(threshold, batch_size)
-        return to_supervision(_detect(detector, [_prepare(images, detector)])[0], classes, threshold)
+        return next(_detect(detector, [_prepare(images, detector)], classes, threshold))
     return list(predict_each(detector, images, classes, threshold, batch_size))
 
 
 def predict_each(
     detector: Detector, images: Iterable[ImageSource], classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
 ) -> Iterator[Detections]:
-    """`predict` for any number of images: holds one of them at full size, and `batch_size` at the model's."""
+    """`predict` for any number of images: holds one of them and its masks at full size, `batch_size` at the model's."""
     _check_settings(threshold, batch_size)
     prepared = (_prepare(source, detector, f"images[{index}]: ") for index, source in enumerate(images))
     while batch := list(islice(prepared, batch_size)):
-        for predictions in _detect(detector, batch):
-            yield to_supervision(predictions, classes, threshold)
+        yield from _detect(detector, batch, classes, threshold)
 
 
 def _check_settings(threshold: float, batch_size: int) -> None:
@@ -67,8 +68,7 @@ def _check_settings(threshold: float, batch_size: int) -> None:
         raise ConfigError(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
 
 
-def _prepare(source: ImageSource, detector: Detector, name: str = "") -> tuple[Float[Tensor, "3 R R"], tuple[int, int]]:
-    """The detector's input on its device, and (height, width) of the original."""
+def _prepare(source: ImageSource, detector: Detector, name: str = "") -> Prepared:
     try:
         image = load(source)
     except ImageError as error:
@@ -78,12 +78,14 @@ def _prepare(source: ImageSource, detector: Detector, name: str = "") -> tuple[F
     return for_prediction(image.to(device), detector.config.resolution), (height, width)
 
 
-@torch.inference_mode()
-def _detect(detector: Detector, batch: list[tuple[Float[Tensor, "3 R R"], tuple[int, int]]]) -> list[Predictions]:
+def _detect(detector: Detector, batch: list[Prepared], classes: ClassTable, threshold: float) -> Iterator[Detections]:
     images, sizes_hw = zip(*batch, strict=True)
-    with evaluating(detector):
+    with torch.inference_mode(), evaluating(detector):
         outputs = detector(torch.stack(images))
-    return postprocess(outputs, torch.tensor(sizes_hw), detector.config.num_select)
+        found = postprocess(outputs, torch.tensor(sizes_hw), detector.config.num_select, threshold)
+    del outputs  # large, and unused while the caller looks at what is found
+    for predictions, size_hw in zip(found, sizes_hw, strict=True):
+        yield to_supervision(predictions, classes, size_hw)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from torch import Tensor
 from rfdetr.boxes import to_pixels
 from rfdetr.types import LayerOutputs, Predictions
 
-# Masks enlarged at a time: bounds the memory of large images with many objects.
-CHUNK = 32
+# Pixels of all masks that are enlarged at a time: bounds the memory of large images with many objects.
+PIXELS_AT_ONCE = 1 << 24
 
 
 def postprocess(
@@ -29,23 +29,18 @@ def postprocess(
     chosen = boxes.gather(1, queries.unsqueeze(-1).expand(-1, -1, 4))
     sizes: Float[Tensor, "B 1 2"] = orig_sizes.to(boxes).unsqueeze(1)
     pixels = to_pixels(chosen, sizes)
-    # The scores descend, so those above the threshold come first.
-    counts = [scores.shape[1]] * len(scores) if threshold is None else (scores > threshold).sum(dim=1).tolist()
-    return [
-        Predictions(
-            pixels[image, :count],
-            scores[image, :count],
-            labels[image, :count],
-            outputs["pred_masks"].of(image, queries[image, :count]).float() if "pred_masks" in outputs else None,
-        )
-        for image, count in enumerate(counts)
-    ]
+    found = []
+    for image in range(len(scores)):
+        kept = slice(None) if threshold is None else scores[image] > threshold
+        masks = outputs["pred_masks"].of(image, queries[image, kept]).float() if "pred_masks" in outputs else None
+        found.append(Predictions(pixels[image, kept], scores[image, kept], labels[image, kept], masks))
+    return found
 
 
 def full_size_masks(
     mask_logits: Float[Tensor, "N h w"], size_hw: tuple[int, int]
 ) -> Iterator[Bool[Tensor, "n height width"]]:
     """Masks at the size of the original image, which the mask grid covers whole; a few at a time, in order."""
-    for part in mask_logits.split(CHUNK):
-        enlarged = F.interpolate(part.unsqueeze(1), size_hw, mode="bilinear", align_corners=False)
-        yield enlarged.squeeze(1) > 0
+    height, width = size_hw
+    for part in mask_logits.split(max(1, PIXELS_AT_ONCE // (height * width))):
+        yield F.interpolate(part.unsqueeze(1), size_hw, mode="bilinear", align_corners=False).squeeze(1) > 0

@@ -1,11 +1,15 @@
-"""Boxes with names on images, and truth beside prediction on one sheet."""
+"""Masks, boxes and names on images, and truth beside prediction on one sheet."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple, TypeAlias
+from unicodedata import combining, normalize
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Bool
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from scipy.special import ndtri
 
 from rfdetr.inference.detections import Detections
 
@@ -27,15 +31,23 @@ PALETTE: tuple[Color, ...] = (
 )
 DARK, LIGHT, PAPER = (26, 26, 30), (255, 255, 255), (247, 247, 244)
 GAP = 12
+# Opacity of a mask.
+FILL = 0.4
 
 
 class Mark(NamedTuple):
-    """One box to draw."""
+    """One object to draw."""
 
     box: Box
+    mask: Bool[np.ndarray, "height width"] | None
     text: str
     color: Color
     score: float
+
+    @property
+    def box_area(self) -> int:
+        x1, y1, x2, y2 = self.box
+        return (x2 - x1) * (y2 - y1)
 
 
 class Panel(NamedTuple):
@@ -48,7 +60,7 @@ class Panel(NamedTuple):
 
 
 def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
-    """A copy of the image with boxes, names and, where there are any, scores; the best on top."""
+    """A copy of the image with masks, boxes, names and scores, as far as there are any; the best on top."""
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas)
     side = min(canvas.size)
@@ -59,6 +71,9 @@ def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
     for mark in marks:  # the best has the first choice of place
         size_wh = (round(font.getlength(mark.text)) + text_height // 2, round(1.3 * text_height))
         labels.append(_place(mark.box, size_wh, canvas.size, labels))
+    for mark in sorted(marks, key=lambda mark: -mark.box_area):  # small objects lie on large ones
+        if mark.mask is not None:
+            _draw_mask(canvas, mark.mask, mark.color, max(1, round(line / 2)))
     for mark in reversed(marks):
         draw.rectangle(mark.box, outline=mark.color, width=line)
     for mark, (left, top, right, bottom) in reversed([*zip(marks, labels, strict=True)]):
@@ -70,12 +85,42 @@ def draw_detections(image: Image.Image, detections: Detections) -> Image.Image:
 
 def _marks(detections: Detections, size_wh: tuple[int, int]) -> Iterator[Mark]:
     last = np.array([*size_wh, *size_wh]) - 1
-    for box, _, score, class_id, _, data in detections:
+    for box, mask, score, class_id, _, data in detections:
         x1, y1, x2, y2 = (int(side) for side in np.clip(np.round(box), 0, last))
-        name = str(data.get("class_name", ""))
-        text = name if score is None else f"{name} {score:.2f}".lstrip()
+        name = _drawable(str(data.get("class_name", ""))) or f"class {class_id}"
+        text = name if score is None else f"{name} {score:.2f}"
+        # Of the class, for masks too: a wrong class is seen at once, and truth and prediction look alike.
         color = PALETTE[int(class_id or 0) % len(PALETTE)]
-        yield Mark((x1, y1, x2, y2), text, color, 1.0 if score is None else float(score))
+        yield Mark((x1, y1, x2, y2), mask, text, color, 1.0 if score is None else float(score))
+
+
+@cache
+def _drawable(name: str) -> str:
+    """The name without accents if Pillow's font has all its letters (English ones, mostly), else nothing."""
+    font = ImageFont.load_default(10)
+    plain = "".join(letter for letter in normalize("NFKD", name) if not combining(letter))
+    missing = bytes(font.getmask("\N{REPLACEMENT CHARACTER}"))
+    return "" if any(bytes(font.getmask(letter)) == missing for letter in plain) else plain
+
+
+def _draw_mask(canvas: Image.Image, mask: Bool[np.ndarray, "height width"], color: Color, line: int) -> None:
+    """Draw the mask half transparent, with a rim in its colour and a light line along the rim."""
+    shape = Image.fromarray(mask).convert("L")
+    bounds = shape.getbbox()
+    if bounds is None:
+        return
+    sigma = 2 * line
+    (left, top, right, bottom), margin = bounds, 3 * sigma
+    box = (left - margin, top - margin, right + margin, bottom + margin)
+    shape = shape.crop(box)
+    blurred = shape.filter(ImageFilter.GaussianBlur(sigma))
+    # How far inside, in pixels, a blurred level is: the edge is a step, which becomes the normal distribution.
+    depth = sigma * ndtri(np.arange(256) / 255)
+    rim = np.clip(line - depth + 0.5, FILL, 1)
+    light = np.clip(np.minimum(depth - line, 2 * line - depth) + 0.5, 0, 1)
+    for ink, opacity in ((color, rim), (LIGHT, light)):
+        levels = [round(255 * level) for level in opacity.tolist()]
+        canvas.paste(ink, box, ImageChops.darker(shape, blurred.point(levels)))
 
 
 def _place(box: Box, size_wh: tuple[int, int], image_wh: tuple[int, int], taken: Sequence[Box]) -> Box:
@@ -130,6 +175,18 @@ def _pair(panel: Panel, tile_width: int) -> Image.Image:
         (tile_width + GAP // 2, "prediction", panel.predicted),
     ):
         draw.text((left, header / 2), title, fill=DARK, font=font, anchor="lm")
-        scaled = replace(detections, xyxy=detections.xyxy * scale)
-        pair.paste(draw_detections(image, scaled), (left, header))
+        resized = _resize(detections, scale, image.size)
+        pair.paste(draw_detections(image, resized), (left, header))
     return pair
+
+
+def _resize(detections: Detections, scale: float, size_wh: tuple[int, int]) -> Detections:
+    """The detections of an image that was enlarged or shrunk to `size_wh`."""
+    boxes, (width, height) = detections.xyxy * scale, size_wh
+    if detections.mask is None:
+        return replace(detections, xyxy=boxes)
+    masks = np.empty((len(boxes), height, width), bool)
+    for resized, mask in zip(masks, detections.mask, strict=True):
+        shape = Image.fromarray(mask).convert("L").resize(size_wh, Image.Resampling.BILINEAR)
+        resized[:] = np.asarray(shape) > 127
+    return replace(detections, xyxy=boxes, mask=masks)
