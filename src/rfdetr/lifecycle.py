@@ -1,5 +1,6 @@
 """The life of a model behind the facade: opened from weights, fitted to a dataset, trained, evaluated, saved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,15 @@ from typing import Any
 import torch
 
 from rfdetr.classes import ClassTable
-from rfdetr.coco_names import COCO
 from rfdetr.config.model import ModelConfig, ModelSettings
-from rfdetr.config.presets import configure
+from rfdetr.config.presets import class_name, configure, preset
 from rfdetr.config.runs import EvaluateConfig, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
 from rfdetr.data.headers import check_headers
 from rfdetr.devices import pick_device
-from rfdetr.errors import ConfigError, WeightsError
+from rfdetr.errors import ConfigError, DatasetError, WeightsError
 from rfdetr.evaluation.evaluate import evaluate, run_all
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, write_json
@@ -25,12 +25,13 @@ from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtyp
 from rfdetr.training.epoch import REGULAR
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.training.run_dir import RunDir
-from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rfdetr.weights.architecture import as_size, differences
+from rfdetr.weights.checkpoint import SUFFIXES, Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
-from rfdetr.weights.state_dict import load_fitted
+from rfdetr.weights.encoder import load_encoder
+from rfdetr.weights.state_dict import ClassHeads, load_fitted
 
-# Logits of the published COCO weights; their class ids are COCO's ids, 1 to 90.
-COCO_LOGITS = 91
+MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_ratio")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Model:
     detector: Detector
     classes: ClassTable | None
     device: torch.device
+    spare_heads: ClassHeads | None = None
+    """The class heads of the weights, where the model was given others; training takes from them what it can use."""
 
     @property
     def named_classes(self) -> ClassTable:
@@ -61,9 +64,12 @@ def open_size(size: ModelConfig, settings: ModelSettings) -> Model:
     device = pick_device(settings.device)
     config = configure(size, settings)
     if settings.pretrain_weights is None:
-        return _placed(Detector(config, settings.init_seed), None, device, settings)
+        detector = Detector(config, settings.init_seed)
+        if settings.encoder_weights is not None:
+            _report(load_encoder(detector, Path(settings.encoder_weights).expanduser()))
+        return _placed(Model(detector, None, device), settings)
     path = resolve(settings.pretrain_weights, size.size)
-    return _open(path, load_checkpoint(path), config, settings, device)
+    return _open(path, load_checkpoint(path, settings.trust_checkpoint), config, settings, device)
 
 
 def open_file(path: Path, settings: ModelSettings, size: str | None) -> Model:
@@ -74,39 +80,69 @@ def open_file(path: Path, settings: ModelSettings, size: str | None) -> Model:
         WeightsError: the file cannot be read, does not say what it is, or is of another size.
     """
     device = pick_device(settings.device)
-    checkpoint = load_checkpoint(path)
-    if checkpoint.config is None:
+    checkpoint = load_checkpoint(path, settings.trust_checkpoint)
+    config = checkpoint.config
+    if config is None and size is not None:
+        config = as_size(preset(size), checkpoint.known, checkpoint.settings)
+    if config is None:
         raise WeightsError(
-            f"{path}: does not say which size it is. Name it, as in RFDETRNano(pretrain_weights={str(path)!r})"
+            f"{path}: does not say which size it is, and no size or several are like it. "
+            f"Name the size, as in RFDETRMedium.from_checkpoint({str(path)!r})"
         )
-    if size is not None and checkpoint.config.size != size:
-        raise WeightsError(f"{path}: is of size {checkpoint.config.size!r}, not {size!r}; use RFDETR.from_checkpoint")
-    return _open(path, checkpoint, configure(checkpoint.config, settings), settings, device)
+    if size is not None and config.size != size:
+        raise WeightsError(f"{path}: is of size {config.size!r}, not {size!r}; use RFDETR.from_checkpoint")
+    return _open(path, checkpoint, configure(config, settings), settings, device)
 
 
 def _open(
     path: Path, checkpoint: Checkpoint, config: ModelConfig, settings: ModelSettings, device: torch.device
 ) -> Model:
-    head = checkpoint.weights.get("class_embed.bias")
-    if head is None:
-        raise WeightsError(f"{path}: has no class head: not a detector of RF-DETR")
-    is_published = checkpoint.config is None and checkpoint.classes is None and len(head) == COCO_LOGITS
-    classes = COCO if is_published else checkpoint.classes
+    _check_architecture(path, checkpoint, config)
     if settings.num_classes is None:
-        config = config.replace(num_classes=len(head) - 1)
+        config = config.replace(num_classes=checkpoint.known["num_classes"])
     detector = Detector(config, settings.init_seed)
-    queries = checkpoint.config.num_queries if checkpoint.config else None
     try:
-        changes = load_fitted(detector, checkpoint.weights, classes, None, queries)
+        fit = load_fitted(detector, checkpoint.weights, checkpoint.classes, class_rows=settings.class_rows)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    _report(changes)
-    return _placed(detector, classes if config.num_classes == len(head) - 1 else None, device, settings)
+    if checkpoint.config is not None and checkpoint.config.size != config.size:
+        say(f"weights fitted: from {checkpoint.config.size} to {config.size}")
+    _report(fit.report)
+    classes = checkpoint.classes
+    if fit.replaced is None:
+        return _placed(Model(detector, classes, device), settings)
+    if settings.class_rows == "by-name":
+        return _placed(Model(detector, None, device, fit.replaced), settings)
+    return _placed(Model(detector, classes and _first(classes, config.num_classes), device), settings)
 
 
-def _placed(detector: Detector, classes: ClassTable | None, device: torch.device, settings: ModelSettings) -> Model:
-    detector.backbone.vit.gradient_checkpointing = settings.gradient_checkpointing
-    return Model(detector.to(device).eval(), classes, device)
+def _first(classes: ClassTable, num_classes: int) -> ClassTable | None:
+    """The classes of the first logits."""
+    rows = zip(classes.category_ids, classes.names, classes.class_ids, strict=True)
+    kept = [row for row in rows if row[2] < num_classes]
+    return ClassTable(*zip(*kept, strict=True)) if kept else None
+
+
+def _check_architecture(path: Path, checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Raises:
+    WeightsError: the file is of another architecture; says in what, and which class opens it.
+    """
+    if "num_classes" not in checkpoint.known:
+        raise WeightsError(f"{path}: has no class head: not a detector of RF-DETR")
+    problems = differences(checkpoint.known, config)
+    if not problems:
+        return
+    own, found = class_name(config.size), checkpoint.config
+    message = "\n  ".join([f"{path}: does not fit {own}:", *problems])
+    if found is not None and found.size != config.size:
+        message += f"\nOpen it with {class_name(found.size)}(pretrain_weights={str(path)!r})"
+    raise WeightsError(message)
+
+
+def _placed(model: Model, settings: ModelSettings) -> Model:
+    model.detector.backbone.vit.gradient_checkpointing = settings.gradient_checkpointing
+    model.detector.to(model.device).eval()
+    return model
 
 
 def _report(changes: list[str]) -> None:
@@ -123,13 +159,16 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         TrainingError: the loss stopped being finite.
     """
     device = pick_device(config.device) if config.device else model.device
-    train_split = read_coco(config.dataset_dir, "train")
+    masks = model.detector.config.segmentation_head
+    if not masks:
+        _check_no_mask_settings(config)
+    train_split = read_coco(config.dataset_dir, "train", masks=masks)
     if model.classes is not None and set(model.classes.names) == set(train_split.classes.names):
         # The dataset the model knows: keep what its logits stand for (COCO's ids, for one).
-        train_split = read_coco(config.dataset_dir, "train", model.classes)
+        train_split = train_split.with_classes(model.classes)
     classes = train_split.classes
-    valid_split = read_coco(config.dataset_dir, "valid", classes)
-    test_split = read_coco(config.dataset_dir, "test", classes) if config.run_test else None
+    valid_split = read_coco(config.dataset_dir, "valid", classes, masks)
+    test_split = read_coco(config.dataset_dir, "test", classes, masks) if config.run_test else None
     for split in (train_split, valid_split, test_split):
         if split is not None:
             check_headers(split)
@@ -148,6 +187,15 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         result.metrics["test"] = _test(trained, test_split, config)
         write_json(RunDir(result.output_dir).results, result.metrics)
     return trained, result
+
+
+def _check_no_mask_settings(config: TrainConfig) -> None:
+    """Raises:
+    ConfigError: settings of masks, for a model that has none.
+    """
+    changed = [name for name in MASK_SETTINGS if getattr(config, name) != TrainConfig.model_fields[name].default]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: of no effect on a detection model; leave it out or use a seg- size")
 
 
 def _test(model: Model, split: Annotations, config: TrainConfig) -> dict[str, Any]:
@@ -169,24 +217,28 @@ def _test(model: Model, split: Annotations, config: TrainConfig) -> dict[str, An
 
 def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: TrainConfig) -> Detector:
     """The model's detector, or one like it with a head for these classes or another resolution."""
-    num_classes = settings.num_classes or classes.num_classes
-    if num_classes < classes.num_classes:
+    own = model.detector.config
+    # A head that has its classes is large enough: COCO's last class is the logit that others leave unused.
+    is_known = model.classes == classes
+    num_classes = own.num_classes if is_known else settings.num_classes or classes.num_classes
+    if num_classes < classes.num_classes and not is_known:
         raise ConfigError(
             f"num_classes={num_classes}, but the dataset has {classes.num_classes}: {', '.join(classes.names)}. "
             "Leave num_classes out to take the dataset's"
         )
     if num_classes > classes.num_classes:
         warn(f"num_classes={num_classes}, but the dataset has {classes.num_classes}; the other logits stay untrained")
-    changed = configure(model.detector.config, ModelSettings(num_classes=num_classes, resolution=config.resolution))
-    same_head = num_classes == model.detector.config.num_classes and model.classes in (None, classes)
-    if changed == model.detector.config and same_head:
+    changed = configure(own, ModelSettings(num_classes=num_classes, resolution=config.resolution))
+    keeps_rows = settings.class_rows == "by-position" or model.classes is None or is_known
+    same_head = num_classes == own.num_classes and keeps_rows and model.spare_heads is None
+    if changed == own and same_head:
         return model.detector
     detector = Detector(changed, settings.init_seed)
-    weights = {name: tensor.cpu() for name, tensor in model.detector.state_dict().items()}
-    own_classes = None if same_head else classes
-    changes = load_fitted(detector, weights, model.classes, own_classes, model.detector.config.num_queries)
-    if model.classes is not None:
-        _report(changes)
+    heads = model.spare_heads or ClassHeads({}, model.classes)
+    weights = {name: tensor.cpu() for name, tensor in {**model.detector.state_dict(), **heads.tensors}.items()}
+    fit = load_fitted(detector, weights, heads.classes, None if same_head else classes, settings.class_rows)
+    if model.classes is not None or settings.pretrain_weights is not None:
+        _report(fit.report)
     detector.backbone.vit.gradient_checkpointing = model.detector.backbone.vit.gradient_checkpointing
     return detector
 
@@ -199,18 +251,56 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     """
     if config.output_dir is not None:
         make_folder(Path(config.output_dir), "output_dir")
-    split = read_coco(config.dataset_dir, config.split, model.classes)
-    if split.classes.num_classes > model.detector.config.num_classes:
-        raise ConfigError(
-            f"the dataset has {split.classes.num_classes} classes, the model {model.detector.config.num_classes}"
-        )
-    result, predictions = evaluate(model.detector, split, config, model.device)
-    if config.output_dir is not None:
-        write_json(Path(config.output_dir) / f"metrics_{config.split}.json", result.to_json())
-        write_json(Path(config.output_dir) / f"predictions_{config.split}.json", predictions)
+    split = read_coco(config.dataset_dir, config.split, masks=model.detector.config.segmentation_head)
+    _check_classes(model, split)
+    if model.classes is not None:
+        split = split.with_classes(model.classes)
+    if config.output_dir is None:
+        return evaluate(model.detector, split, config, model.device)
+    output_dir = Path(config.output_dir)
+    predictions = output_dir / f"predictions_{config.split}.json"
+    result = evaluate(model.detector, split, config, model.device, predictions)
+    write_json(output_dir / f"metrics_{config.split}.json", result.to_json())
     return result
 
 
+def _check_classes(model: Model, split: Annotations) -> None:
+    """Raises:
+    DatasetError: the split has classes that the model does not know, with or without objects.
+    """
+    known, found = model.classes, split.classes
+    if known is None:
+        count = model.detector.config.num_classes
+        if count != len(found):
+            raise DatasetError(
+                f"{split.annotation_file}: has {len(found)} classes ({_listed(found.names)}), the model {count} "
+                "without names. Open a checkpoint with class names, or train the model on this dataset"
+            )
+        return
+    unknown = [name for name in found.names if name not in known.names]
+    unseen = [name for name in known.names if name not in found.names]
+    if unknown:
+        raise DatasetError(
+            f"{split.annotation_file}: its classes are not those of the model. "
+            f"Only in the dataset: {_listed(unknown)}; only in the model: {_listed(unseen) or 'none'}"
+        )
+    if unseen:
+        warn(f"{split.annotation_file}: lacks {len(unseen)} classes of the model, left out: {_listed(unseen)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
 def save_model(model: Model, path: Path) -> None:
-    """Write weights, architecture and classes to a checkpoint."""
-    save_checkpoint(path, Checkpoint(model.detector.state_dict(), model.detector.config, model.classes))
+    """Write weights, architecture and classes to a checkpoint.
+
+    Raises:
+        ConfigError: the file cannot be written, or its suffix is of no format.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"save: {path}: a checkpoint ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    try:
+        save_checkpoint(path, Checkpoint(model.detector.state_dict(), model.detector.config, model.classes))
+    except OSError as error:
+        raise ConfigError(f"save: {path}: cannot be written: {error.strerror or error}") from None

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rfdetr.classes import ClassTable
 from rfdetr.data.coco import read_coco
 from rfdetr.masks import from_runs
 
-from .tiny_coco import annotation, write_coco
+from .tiny_coco import annotation, category, write_coco
 
 OUTLINED = annotation(1, segmentation=[[10, 20, 40, 20, 40, 30]])
 
@@ -55,3 +56,14 @@ def test_sent_to_another_process_it_is_the_same(tmp_path: Path) -> None:
     ours, theirs = split.training_objects(0), copy.training_objects(0)
     assert theirs.boxes.equal(ours.boxes)
     np.testing.assert_equal(theirs.segmentations, ours.segmentations)
+
+
+def test_the_same_objects_under_another_class_table(tmp_path: Path) -> None:
+    """As for a dataset with the classes of COCO, whose class ids are COCO's, or with them in another order."""
+    categories = [category(5, "car"), category(9, "bus"), category(7, "tram")]
+    rows = [annotation(1, category_id=9), annotation(2, category_id=5), annotation(3, category_id=7)]
+    write_coco(tmp_path, annotations=rows, categories=categories)
+    split = read_coco(tmp_path, "train")
+    moved = split.with_classes(ClassTable((1, 2, 3, 4), ("tram", "bike", "car", "bus"), (1, 2, 3, 5)))
+    assert moved.labels.tolist() == [5, 3, 1]
+    assert moved.category_id_of == {5: 9, 3: 5, 1: 7}

@@ -1,23 +1,32 @@
-"""Small ground truths and predictions, and pycocotools' numbers for them."""
+"""Small ground truths and predictions, with masks or without, and pycocotools' numbers for them."""
 
 import contextlib
+import copy
 import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rfdetr.classes import ClassTable
 from rfdetr.data.annotations import Annotations
+from rfdetr.data.segmentations import pack
+from rfdetr.evaluation.coco_metrics import CocoEvaluator
+from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.evaluation.results_file import ResultsFile
+from rfdetr.masks import Segmentation
 from rfdetr.types import Predictions
 
 CLASSES = ClassTable(category_ids=(3, 5, 8), names=("cat", "dog", "owl"), class_ids=(0, 1, 2))
 Box = tuple[float, float, float, float]
+SIDE, GRID = 200, 50  # of the images, and of the coarse masks in predictions
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ def ground_truth(things: Sequence[Thing], num_images: int = 1, classes: ClassTab
         classes=classes,
         file_names=np.array([f"{i}.jpg" for i in range(num_images)]),
         image_ids=np.arange(num_images, dtype=np.int64)[::-1] * 10 + 7,
-        sizes_hw=np.full((num_images, 2), 200, dtype=np.int64),
+        sizes_hw=np.full((num_images, 2), SIDE, dtype=np.int64),
         offsets=np.searchsorted([thing.image for thing in things], np.arange(num_images + 1)).astype(np.int64),
         boxes_xywh=boxes,
         areas=np.array(areas, dtype=np.float64),
@@ -96,12 +105,63 @@ def guess(truth: Annotations, image: int, rng: np.random.Generator) -> Predictio
     return predictions(*zip(labels[order].tolist(), scores[order].tolist(), map(tuple, xywh), strict=True))
 
 
+def with_masks(truth: Annotations, guesses: list[Predictions], seed: int) -> tuple[Annotations, list[Predictions]]:
+    """Objects become polygons in one or two parts, or run-length code, and some crowd regions lose their mask.
+
+    Guessed masks are ellipses with ragged edges, about as large as the box; every fifth has no pixel.
+    """
+    rng = np.random.default_rng(seed)
+    outlines = [outline(box, is_crowd, rng) for box, is_crowd in zip(truth.boxes_xywh, truth.is_crowd, strict=True)]
+    sizes_hw = truth.sizes_hw[np.repeat(np.arange(len(truth)), np.diff(truth.offsets))]
+    truth = replace(truth, segmentations=pack(outlines, sizes_hw))
+    return truth, [replace(image, mask_logits=coarse_masks(image.boxes.numpy(), rng)) for image in guesses]
+
+
+def outline(box_xywh: np.ndarray, is_crowd: bool, rng: np.random.Generator) -> Any:
+    """A `segmentation` as in COCO files."""
+    x, y, w, h = box_xywh
+    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    ring = np.column_stack([x + w / 2 * (1 + np.cos(angles)), y + h / 2 * (1 + np.sin(angles))])
+    polygons = [ring.ravel().tolist(), (ring * 0.3 + ring[0] * 0.7 + 1).ravel().tolist()][: rng.integers(1, 3)]
+    if is_crowd and rng.random() < 0.3:
+        return []
+    if is_crowd or rng.random() < 0.3:
+        rle = mask_tools.merge(mask_tools.frPyObjects(polygons, SIDE, SIDE))
+        return {"size": rle["size"], "counts": rle["counts"].decode()}
+    return polygons
+
+
+def coarse_masks(boxes_xyxy: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    cells = (np.arange(GRID) + 0.5) * SIDE / GRID
+    centers, radii = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) / 2 + 1
+    dx, dy = ((cells - centers[:, k : k + 1]) / radii[:, k : k + 1] for k in (0, 1))
+    logits = 1 - dx[:, None, :] ** 2 - dy[:, :, None] ** 2 + rng.normal(0, 0.2, (len(boxes_xyxy), GRID, GRID))
+    logits[::5] = -1
+    return torch.from_numpy(logits).float()
+
+
+def scored(
+    truth: Annotations, guesses: Sequence[Predictions], folder: Path, max_dets: int = 500
+) -> tuple[EvaluationResult, list[dict[str, Any]]]:
+    """The result, and the rows that a reader of the results file gets."""
+    with ResultsFile.open(folder / "results.json", truth) as results:
+        evaluator = CocoEvaluator(truth, max_dets, results)
+        for start in range(0, len(guesses), 5):
+            rows = slice(start, start + 5)
+            evaluator.update(truth.image_ids[rows].tolist(), guesses[rows])
+        results.save()
+    return evaluator.compute(), json.loads((folder / "results.json").read_text())
+
+
 def as_coco(truth: Annotations) -> dict[str, Any]:
-    """The annotation file."""
+    """The annotation file; masks as polygons or compressed code."""
     category_id_of = truth.category_id_of
     images = np.repeat(truth.image_ids, np.diff(truth.offsets))
     return {
-        "images": [{"id": int(image_id)} for image_id in truth.image_ids],
+        "images": [
+            {"id": image_id, "width": width, "height": height}
+            for image_id, (height, width) in zip(truth.image_ids.tolist(), truth.sizes_hw.tolist(), strict=True)
+        ],
         "categories": [
             {"id": i, "name": name} for i, name in zip(truth.classes.category_ids, truth.classes.names, strict=True)
         ],
@@ -113,18 +173,33 @@ def as_coco(truth: Annotations) -> dict[str, Any]:
                 "bbox": truth.boxes_xywh[row].tolist(),
                 "area": float(truth.areas[row]),
                 "iscrowd": int(truth.is_crowd[row]),
+                **({} if truth.segmentations is None else {"segmentation": as_field(truth.segmentations[row])}),
             }
             for row in range(len(images))
         ],
     }
 
 
-def run_pycocotools(annotation_file: dict[str, Any], results: list[dict[str, Any]], max_dets: int) -> Any:
+def as_field(segmentation: Segmentation) -> Any:
+    if isinstance(segmentation, list):  # pycocotools cannot read an empty list
+        return [polygon.ravel().tolist() for polygon in segmentation] or {"size": [SIDE, SIDE], "counts": [SIDE**2]}
+    return {"size": segmentation["size"], "counts": segmentation["counts"].decode()}
+
+
+def run_pycocotools(
+    annotation_file: dict[str, Any],
+    results: list[dict[str, Any]],
+    max_dets: int,
+    kind: Literal["bbox", "segm"] = "bbox",
+) -> Any:
+    """Masks are as large as they are: given a box too, pycocotools takes the box's area."""
+    if kind == "segm":
+        results = [{name: value for name, value in row.items() if name != "bbox"} for row in results]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = annotation_file
+        truth.dataset = copy.deepcopy(annotation_file)  # it replaces polygons by code
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(results), kind)
         evaluation.params.maxDets = sorted({1, 10, max_dets})
         evaluation.evaluate()
         evaluation.accumulate()

@@ -17,10 +17,8 @@ def test_it_holds_the_predictions_of_all_images_one_after_the_other() -> None:
     assert table.scores.dtype == table.boxes_xyxy.dtype == np.float32
 
 
-def test_tables_join_in_order_and_no_tables_give_an_empty_one() -> None:
-    parts = [DetectionTable.from_predictions([0], [predictions(row)]) for row in (ONE, TWO)]
-    assert DetectionTable.concatenate(parts).labels.tolist() == [0, 1]
-    assert len(DetectionTable.concatenate([])) == 0
+def test_no_predictions_give_an_empty_table() -> None:
+    assert len(DetectionTable.from_predictions([], [])) == 0
 
 
 def test_where_keeps_rows() -> None:

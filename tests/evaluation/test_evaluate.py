@@ -1,22 +1,31 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as mask_tools
 
 from rfdetr.config.presets import preset
 from rfdetr.config.runs import EvaluateConfig
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
+from rfdetr.data.loading import evaluation_loader
+from rfdetr.data.segmentations import pack
+from rfdetr.errors import ImageError
 from rfdetr.evaluation.evaluate import evaluate, run_all
+from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.models.detector import Detector
+from rfdetr.models.postprocess import full_size_masks, postprocess
 from rfdetr.types import ImageBatch, RawOutputs
 
-from .scenes import pycocotools_metrics, run_pycocotools
+from .scenes import as_coco, pycocotools_metrics, run_pycocotools
 
 CPU = torch.device("cpu")
+SIZES_HW = [(90 - 5 * k, 60 + 10 * k) for k in range(5)]
 TINY = preset("nano").replace(
     resolution=64,
     positional_encoding_size=4,
@@ -47,8 +56,7 @@ def annotations(tmp_path: Path) -> Annotations:
     rng = np.random.default_rng(0)
     images, objects = [], []
     (tmp_path / "test").mkdir()
-    for k in range(5):
-        width, height = 60 + 10 * k, 90 - 5 * k
+    for k, (height, width) in enumerate(SIZES_HW):
         noise = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "test" / f"{k}.png")
         images.append({"id": 40 - k, "file_name": f"{k}.png", "width": width, "height": height})
@@ -58,6 +66,14 @@ def annotations(tmp_path: Path) -> Annotations:
     content = {"images": images, "annotations": objects[:-1], "categories": categories}
     (tmp_path / "test" / "_annotations.coco.json").write_text(json.dumps(content))
     return read_coco(tmp_path, "test")
+
+
+def evaluate_with_rows(
+    detector: Detector, annotations: Annotations, settings: EvaluateConfig
+) -> tuple[EvaluationResult, list[dict[str, Any]]]:
+    file = annotations.image_dir / "predictions.json"
+    result = evaluate(detector, annotations, settings, CPU, file)
+    return result, json.loads(file.read_text())
 
 
 def config(annotations: Annotations, batch_size: int = 2, log_per_class_metrics: bool = True) -> EvaluateConfig:
@@ -72,7 +88,7 @@ def config(annotations: Annotations, batch_size: int = 2, log_per_class_metrics:
 def test_pycocotools_on_annotation_file_and_results_gives_the_same_numbers(
     detector: Detector, annotations: Annotations
 ) -> None:
-    result, rows = evaluate(detector, annotations, config(annotations), CPU)
+    result, rows = evaluate_with_rows(detector, annotations, config(annotations))
     assert len(rows) > 50
     file = json.loads(annotations.annotation_file.read_text())
     for row in file["annotations"]:
@@ -83,8 +99,56 @@ def test_pycocotools_on_annotation_file_and_results_gives_the_same_numbers(
     assert result.per_class == pytest.approx(per_class, abs=1e-9)
 
 
+@pytest.fixture(scope="module")
+def segmenter() -> Detector:
+    return Detector(TINY.replace(size="seg-nano", segmentation_head=True)).eval()
+
+
+def outlined(annotations: Annotations) -> Annotations:
+    """With the left part of its image as the mask of each object."""
+    outlines = [[[0, 0, w * 0.9, 0, w * 0.9, h, 0, h]] for h, w in SIZES_HW[:-1]]
+    return replace(annotations, segmentations=pack(outlines, annotations.sizes_hw[:-1]))
+
+
+@torch.inference_mode()
+def test_masks_are_those_of_the_detector_and_pycocotools_gives_the_same_numbers(
+    segmenter: Detector, annotations: Annotations
+) -> None:
+    annotations = outlined(annotations)
+    result, rows = evaluate_with_rows(segmenter, annotations, config(annotations))
+    (batch,) = evaluation_loader(annotations, 64, batch_size=5, num_workers=0)
+    outputs = segmenter(batch.images)
+    images = postprocess(outputs, torch.tensor(SIZES_HW), TINY.num_select)
+    for k, (image, size_hw) in enumerate(zip(images, SIZES_HW, strict=True)):
+        assert image.mask_logits is not None
+        known = image.labels < 3
+        expected = torch.cat(list(full_size_masks(image.mask_logits[known], size_hw))).sum(dim=(1, 2))
+        found = [row["segmentation"] for row in rows if row["image_id"] == 40 - k]
+        assert {tuple(rle["size"]) for rle in found} == {size_hw}
+        np.testing.assert_allclose([mask_tools.area(rle) for rle in found], expected, atol=3)
+
+    metrics, per_class = pycocotools_metrics(run_pycocotools(as_coco(annotations), rows, 500, "segm"), max_dets=500)
+    assert result["segm_mAR"] > 0  # type: ignore[operator]
+    assert {name: result[f"segm_{name}"] for name in metrics} == pytest.approx(metrics, abs=1e-9)
+    assert result.segm_per_class == pytest.approx(per_class, abs=1e-9)
+
+
+def test_a_segmentation_model_on_boxes_alone_is_scored_by_boxes(segmenter: Detector, annotations: Annotations) -> None:
+    result, rows = evaluate_with_rows(segmenter, annotations, config(annotations))
+    assert not result.has_masks
+    assert "segmentation" not in rows[0]
+
+
+def test_an_evaluation_that_fails_leaves_no_file(detector: Detector, annotations: Annotations) -> None:
+    annotations.file_names[-1] = "no such file.png"
+    before = sorted(annotations.image_dir.iterdir())
+    with pytest.raises(ImageError, match="no such file"):
+        evaluate_with_rows(detector, annotations, config(annotations))
+    assert sorted(annotations.image_dir.iterdir()) == before
+
+
 def test_boxes_are_in_pixels_of_the_original_images(detector: Detector, annotations: Annotations) -> None:
-    _, rows = evaluate(detector, annotations, config(annotations), CPU)
+    _, rows = evaluate_with_rows(detector, annotations, config(annotations))
     for image_id, (height, width) in zip(annotations.image_ids, annotations.sizes_hw, strict=True):
         x, y, w, h = np.array([row["bbox"] for row in rows if row["image_id"] == image_id]).T
         assert min(x.min(), y.min()) >= 0
@@ -93,14 +157,14 @@ def test_boxes_are_in_pixels_of_the_original_images(detector: Detector, annotati
 
 
 def test_the_batch_size_does_not_matter(detector: Detector, annotations: Annotations) -> None:
-    _, ones = evaluate(detector, annotations, config(annotations, batch_size=1), CPU)
-    _, fives = evaluate(detector, annotations, config(annotations, batch_size=5), CPU)
+    _, ones = evaluate_with_rows(detector, annotations, config(annotations, batch_size=1))
+    _, fives = evaluate_with_rows(detector, annotations, config(annotations, batch_size=5))
     assert [row["image_id"] for row in ones] == [row["image_id"] for row in fives]
     np.testing.assert_allclose([row["score"] for row in ones], [row["score"] for row in fives], atol=1e-5)
 
 
 def test_per_class_numbers_can_be_left_out(detector: Detector, annotations: Annotations) -> None:
-    result, _ = evaluate(detector, annotations, config(annotations, log_per_class_metrics=False), CPU)
+    result = evaluate(detector, annotations, config(annotations, log_per_class_metrics=False), CPU)
     assert result.per_class == {}
 
 
@@ -137,14 +201,13 @@ def test_detectors_run_on_the_same_pass_score_as_each_alone(detector: Detector, 
     )
     assert observed == [("one", 3, False), ("other", 3, False), ("one", 2, False), ("other", 2, False)]
     for name, model in (("one", detector), ("other", other)):
-        alone, _ = evaluate(model, annotations, config(annotations, batch_size=3), CPU)
-        assert evaluators[name].compute() == alone
-    assert evaluators["one"].coco_results() != evaluators["other"].coco_results()
+        assert evaluators[name].compute() == evaluate(model, annotations, config(annotations, batch_size=3), CPU)
+    assert evaluators["one"].compute() != evaluators["other"].compute()
 
 
 def test_mixed_precision_changes_little(detector: Detector, annotations: Annotations) -> None:
-    _, exact = evaluate(detector, annotations, config(annotations), CPU)
-    _, rounded = evaluate(detector, annotations, config(annotations).replace(precision="bf16"), CPU)
+    _, exact = evaluate_with_rows(detector, annotations, config(annotations))
+    _, rounded = evaluate_with_rows(detector, annotations, config(annotations).replace(precision="bf16"))
     exact_scores, rounded_scores = (np.array([row["score"] for row in rows]) for rows in (exact, rounded))
     np.testing.assert_allclose(rounded_scores, exact_scores, atol=0.02)
     assert (rounded_scores != exact_scores).any()

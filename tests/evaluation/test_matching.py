@@ -1,12 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from rfdetr.evaluation import matching
-from rfdetr.evaluation.coco_metrics import CocoEvaluator
 from rfdetr.evaluation.detections import DetectionTable
-from rfdetr.evaluation.matching import match
+from rfdetr.evaluation.matching import judge, match
 
-from .scenes import Box, Thing, as_coco, crowded_scene, ground_truth, predictions, run_pycocotools
+from .scenes import Box, Thing, as_coco, crowded_scene, ground_truth, predictions, run_pycocotools, scored
 
 CAT, DOG = 0, 1
 
@@ -67,12 +68,11 @@ def test_a_chain_of_displaced_detections_ends_as_if_taken_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("pairs_at_once", [7, matching._PAIRS_AT_ONCE])
-def test_it_counts_what_pycocotools_counts(pairs_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_counts_what_pycocotools_counts(pairs_at_once: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", pairs_at_once)
     truth, guesses = crowded_scene(seed=0)
-    evaluator = CocoEvaluator(truth)
-    evaluator.update(truth.image_ids.tolist(), guesses)
-    cells = run_pycocotools(as_coco(truth), evaluator.coco_results(), max_dets=500).evalImgs
+    _, rows = scored(truth, guesses, tmp_path)
+    cells = run_pycocotools(as_coco(truth), rows, max_dets=500).evalImgs
     cells = [cell for cell in cells if cell is not None and cell["aRng"] == [0, 1e10]]
     hits = sum(((cell["dtMatches"][0] > 0) & (cell["dtIgnore"][0] == 0)).sum() for cell in cells)
     ignored = sum(cell["dtIgnore"][0].sum() for cell in cells)
@@ -81,3 +81,23 @@ def test_it_counts_what_pycocotools_counts(pairs_at_once: int, monkeypatch: pyte
     assert is_ignored.sum() == ignored > 0
     assert is_correct.sum() == hits > 0
     assert not np.any(is_correct & is_ignored)
+
+
+def test_images_may_come_in_parts_and_any_order() -> None:
+    truth, guesses = crowded_scene(seed=1)
+    whole = DetectionTable.from_predictions(range(len(truth)), guesses)
+    is_correct, is_ignored = match(truth, whole)
+    for images in (range(10, 4, -1), [23, 3]):
+        part = DetectionTable.from_predictions(images, [guesses[image] for image in images])
+        kept = np.concatenate([np.flatnonzero(whole.images == image) for image in images])
+        found = match(truth, part)
+        np.testing.assert_array_equal(found[0], is_correct[kept])
+        np.testing.assert_array_equal(found[1], is_ignored[kept])
+
+
+def test_what_lies_on_a_crowd_region_is_not_judged() -> None:
+    things = [Thing(0, CAT, (0, 0, 40, 40), is_crowd=True), Thing(0, DOG, (0, 0, 10, 10))]
+    rows = [(CAT, 0.9, (0, 0, 10, 10)), (DOG, 0.8, (0, 0, 10, 10)), (DOG, 0.75, (50, 50, 10, 10))]
+    judged = judge(ground_truth(things), DetectionTable.from_predictions([0], [predictions(*rows)]))
+    assert judged["label"].tolist() == [DOG, DOG]
+    assert judged["is_correct"].tolist() == [True, False]

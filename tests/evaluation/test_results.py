@@ -61,3 +61,37 @@ def test_table_puts_many_classes_in_three_columns_read_downwards() -> None:
 
 def test_table_without_classes_ends_with_the_metrics() -> None:
     assert EvaluationResult(METRICS, {}, num_images=3, num_objects=14).table().endswith("at threshold  0.625")
+
+
+OF_MASKS = {f"segm_{name}": value for name, value in METRICS.items() if name.startswith("m")}
+
+
+def test_table_with_masks() -> None:
+    result = EvaluationResult(METRICS | OF_MASKS, {"cat": 0.25, "red panda": None}, 3, 14, {"cat": 0.5, "red panda": 0})
+    assert result.table().splitlines() == [
+        "3 images, 14 objects",
+        "",
+        "boxes",
+        "mAP 50:95  0.000     small   0.250     F1            0.438",
+        "mAP 50     0.062     medium  0.312     precision     0.500",
+        "mAP 75     0.125     large   -         recall        0.562",
+        "mAR        0.188                       at threshold  0.625",
+        "",
+        "masks",
+        "mAP 50:95  0.000     small   0.250",
+        "mAP 50     0.062     medium  0.312",
+        "mAP 75     0.125     large   -",
+        "mAR        0.188",
+        "",
+        "AP 50:95 per class: boxes, masks",
+        "",
+        "cat        0.250  0.500",
+        "red panda  -      0.000",
+    ]
+
+
+def test_json_of_a_segmentation_model_has_its_classes_twice() -> None:
+    result = EvaluationResult(METRICS | OF_MASKS, {"cat": 0.25}, 3, 4, segm_per_class={"cat": 0.5})
+    read = result.to_json()
+    assert read["segm_mAP_50"] == 0.0625
+    assert (read["per_class"], read["segm_per_class"]) == ({"cat": 0.25}, {"cat": 0.5})

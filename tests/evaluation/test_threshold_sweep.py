@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from rfdetr.evaluation.detections import DetectionTable
+from rfdetr.evaluation.matching import judge
 from rfdetr.evaluation.threshold_sweep import OperatingPoint, best_operating_point
 from rfdetr.types import Predictions
 
@@ -12,8 +14,9 @@ ONE_CAT = [Thing(0, CAT, NEAR)]
 
 
 def sweep(things: list[Thing], *images: Predictions) -> OperatingPoint:
-    table = DetectionTable.from_predictions(range(len(images)), images)
-    return best_operating_point(ground_truth(things, max(1, len(images))), table)
+    truth = ground_truth(things, max(1, len(images)))
+    parts = [DetectionTable.from_predictions([row], [image]) for row, image in enumerate(images)]
+    return best_operating_point(truth, np.concatenate([judge(truth, part) for part in parts]))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,9 @@ import torch
 from torch import Tensor
 
 from rfdetr.classes import ClassTable
-from rfdetr.config.model import ModelSettings
-from rfdetr.config.presets import configure, preset
 from rfdetr.errors import WeightsError
 from rfdetr.models.detector import Detector
-from rfdetr.weights.state_dict import POSITIONS, QUERIES, load_fitted
-from tests.oracles import oracle_detector, read_json, stats
+from rfdetr.weights.state_dict import POSITIONS, Fit, load_fitted
 from tests.tiny import TINY
 
 Weights = dict[str, Tensor]
@@ -19,8 +16,8 @@ def tiny_weights() -> Weights:
     return Detector(TINY, seed=1).state_dict()
 
 
-def load(weights: Weights, detector: Detector, num_queries: int | None = TINY.num_queries) -> list[str]:
-    return load_fitted(detector, weights, None, None, num_queries)
+def load(weights: Weights, detector: Detector) -> list[str]:
+    return load_fitted(detector, weights).report
 
 
 def test_weights_that_fit_are_loaded_as_they_are() -> None:
@@ -29,32 +26,10 @@ def test_weights_that_fit_are_loaded_as_they_are() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in detector.state_dict().items())
 
 
-@pytest.fixture(scope="module")
-def nano() -> Weights:
-    return oracle_detector("nano").state_dict()
-
-
-def test_position_embeddings_are_resized_as_recorded(nano: Weights) -> None:
-    recorded = read_json("oracles/loader.json")["D_resolution_512"]
-    detector = Detector(configure(preset("nano"), ModelSettings(resolution=512)))
-    assert load(nano, detector, num_queries=300) == ["position embeddings: 24x24 -> 32x32, interpolated"]
-    positions = detector.state_dict()[POSITIONS]
-    assert list(positions.shape) == recorded["shape"]
-    sample = torch.tensor(recorded["values[0,[0,1,2,33,500,1024],:4]"])
-    assert torch.allclose(positions[0, [0, 1, 2, 33, 500, 1024], :4], sample, atol=1e-6)
-    assert stats(positions).tolist() == pytest.approx(recorded["stats"], rel=1e-5, abs=1e-8)
-
-
-@pytest.mark.parametrize("num_queries", [300, None], ids=["as the checkpoint says", "as published"])
-def test_queries_are_taken_group_by_group(nano: Weights, num_queries: int | None) -> None:
-    recorded = read_json("oracles/loader.json")["E_queries_200_groups_5_with_args"]
-    detector = Detector(preset("nano").replace(num_queries=200, num_select=200, group_detr=5))
-    assert load(nano, detector, num_queries) == ["queries: 13 groups of 300 -> 5 groups of 200"]
-    state = detector.state_dict()
-    assert list(state["query_feat.weight"].shape) == recorded["shape"]
-    rows = recorded["source_rows_of_[0,199,200,400,999]"]
-    for name in QUERIES:
-        assert torch.equal(state[name][[0, 199, 200, 400, 999]], nano[name][rows])
+def test_positions_are_interpolated_to_another_grid() -> None:
+    detector, weights = Detector(TINY.replace(positional_encoding_size=4)), tiny_weights()
+    assert load(weights, detector) == ["position embeddings: 8x8 -> 4x4, interpolated"]
+    assert torch.equal(detector.state_dict()[POSITIONS][:, 0], weights[POSITIONS][:, 0])
 
 
 def test_each_group_keeps_its_selection_heads() -> None:
@@ -80,8 +55,8 @@ def test_rows_of_classes_with_the_same_name_are_carried_over_in_every_head() -> 
     weights, farm = tiny_weights(), ClassTable.from_categories([(5, "cow"), (6, "dog"), (9, "cat")])
     detector = Detector(TINY.replace(num_classes=3), seed=2)
     initial = {name: value.clone() for name, value in detector.state_dict().items()}
-    changes = load_fitted(detector, weights, PETS, farm, TINY.num_queries)
-    assert changes == ["class heads: 4 -> 3 classes, 2 carried over by name, the rest new"]
+    fit = load_fitted(detector, weights, PETS, farm)
+    assert fit.report == ["class heads: 4 -> 3 classes, 2 carried over by name, the rest new"]
     state = detector.state_dict()
     for head in ("class_embed", "transformer.enc_out_class_embed.0", "transformer.enc_out_class_embed.2"):
         for kind in ("weight", "bias"):
@@ -94,18 +69,57 @@ def test_rows_of_classes_with_the_same_name_are_carried_over_in_every_head() -> 
 def test_as_many_classes_of_other_names_are_not_mistaken_for_the_old_ones() -> None:
     others = ClassTable.from_categories([(1, "dog"), (2, "car"), (3, "bus"), (4, "tram")])
     detector, weights = Detector(TINY, seed=2), tiny_weights()
-    changes = load_fitted(detector, weights, PETS, others, TINY.num_queries)
-    assert changes == ["class heads: 4 -> 4 classes, 1 carried over by name, the rest new"]
+    fit = load_fitted(detector, weights, PETS, others)
+    assert fit.report == ["class heads: 4 -> 4 classes, 1 carried over by name, the rest new"]
     assert torch.equal(detector.class_embed.weight[0], weights["class_embed.weight"][1])
     assert not torch.equal(detector.class_embed.weight[1], weights["class_embed.weight"][1])
 
 
 def test_the_same_classes_are_loaded_as_they_are() -> None:
-    assert load_fitted(Detector(TINY), tiny_weights(), PETS, PETS, TINY.num_queries) == []
+    assert load_fitted(Detector(TINY), tiny_weights(), PETS, PETS) == Fit([], None)
 
 
-def test_what_published_files_carry_along_is_ignored() -> None:
-    assert load({**tiny_weights(), "_kp_active_mask": torch.zeros(0, 0)}, Detector(TINY)) == []
+def test_heads_whose_classes_are_not_yet_known_come_with_the_fit() -> None:
+    weights, detector = tiny_weights(), Detector(TINY.replace(num_classes=2, group_detr=2), seed=2)
+    initial = detector.class_embed.weight.clone()
+    fit = load_fitted(detector, weights, PETS)
+    assert fit.report[1] == (
+        "class heads: 4 -> 2 classes, all new until training names them; those that the weights know are then "
+        "carried over"
+    )
+    assert torch.equal(detector.class_embed.weight, initial)
+    assert fit.replaced is not None
+    assert fit.replaced.classes == PETS
+    expected = {name for name in detector.state_dict() if "class_embed" in name}
+    assert fit.replaced.tensors.keys() == expected
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in fit.replaced.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "rows", "line"),
+    [
+        pytest.param(2, [0, 1, 2], "class heads: 4 -> 2 classes, the first rows", id="fewer"),
+        pytest.param(6, [0, 1, 2, 3, 4, 0, 1], "class heads: 4 -> 6 classes, rows from the first on again", id="more"),
+    ],
+)
+def test_rows_by_position(num_classes: int, rows: list[int], line: str) -> None:
+    weights, detector = tiny_weights(), Detector(TINY.replace(num_classes=num_classes))
+    assert load_fitted(detector, weights, PETS, PETS, "by-position").report == [line]
+    state = detector.state_dict()
+    for head in ("class_embed", "transformer.enc_out_class_embed.0", "transformer.enc_out_class_embed.2"):
+        assert torch.equal(state[f"{head}.weight"], weights[f"{head}.weight"][rows])
+        assert torch.equal(state[f"{head}.bias"], weights[f"{head}.bias"][rows])
+
+
+def test_rows_by_position_stay_where_there_are_as_many_of_other_names() -> None:
+    others = ClassTable.from_categories([(1, "dog"), (2, "car"), (3, "bus"), (4, "tram")])
+    assert load_fitted(Detector(TINY), tiny_weights(), PETS, others, "by-position") == Fit([], None)
+
+
+def test_numbers_of_another_precision_are_converted() -> None:
+    detector, weights = Detector(TINY), {name: tensor.bfloat16() for name, tensor in tiny_weights().items()}
+    assert load(weights, detector) == ["numbers: bfloat16 -> float32"]
+    assert all(torch.equal(value, weights[name].float()) for name, value in detector.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -135,6 +149,16 @@ def test_what_published_files_carry_along_is_ignored() -> None:
             {POSITIONS: torch.zeros(1, 60, 24)},
             f"the weights are of another architecture:\n  {POSITIONS}: shape [1, 60, 24], this model has [1, 65, 24]",
             id="positions that are no square",
+        ),
+        pytest.param(
+            {"query_feat.weight": torch.zeros(17, 32)},
+            "the weights are of another architecture:\n  query_feat.weight: shape [17, 32], this model has [18, 32]",
+            id="queries that the groups do not divide",
+        ),
+        pytest.param(
+            {"class_embed.bias": torch.zeros(3)},
+            "the weights are of another architecture:\n  class_embed.bias: shape [3], this model has [5]",
+            id="heads of different size",
         ),
         pytest.param(
             {"class_embed.bias": None},

@@ -102,6 +102,9 @@ def check_device(name: str) -> str:
 DeviceName = Annotated[str, AfterValidator(check_device)]
 
 
+ClassRows = Literal["by-name", "by-position"]
+
+
 class ModelSettings(Config):
     """What may be changed of a published size. None keeps the size's own value."""
 
@@ -121,6 +124,12 @@ class ModelSettings(Config):
     """Side of the stored grid of position embeddings. None: follows the resolution where the size does."""
     pretrain_weights: str | Path | None = "published"
     """Weights to start from: `published` (COCO weights of this size), a file, or `none` for random values."""
+    class_rows: ClassRows = "by-name"
+    """Head rows kept when the classes differ: those of the same names, or `by-position` the first, repeated."""
+    trust_checkpoint: bool = False
+    """Open a weight file that runs code when it is read. Only if you trust where it comes from."""
+    encoder_weights: str | Path | None = None
+    """DINOv2 weights for the ViT (a Hugging Face folder or `.safetensors` file), with `pretrain_weights` `none`."""
     device: DeviceName | None = None
     """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is."""
     gradient_checkpointing: bool = False
@@ -128,10 +137,19 @@ class ModelSettings(Config):
     init_seed: NonNegativeInt = 0
     """Seed of the values that no checkpoint gives: all of them from scratch, else new class heads."""
 
-    @field_validator("pretrain_weights", mode="before")
+    @field_validator("pretrain_weights", "encoder_weights", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.encoder_weights is not None and self.pretrain_weights is not None:
+            raise ValueError(
+                f"encoder_weights is for training from scratch, but pretrain_weights={str(self.pretrain_weights)!r} "
+                "brings an encoder of its own; add pretrain_weights=None"
+            )
+        return self
 
     def architecture(self) -> dict[str, int]:
         """The changes to a size's ModelConfig."""

@@ -1,7 +1,7 @@
 """The ground truth of one split, in a few arrays: loader processes share them without copying."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,14 @@ class Annotations:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.image_ids)
+
+    def with_classes(self, classes: ClassTable) -> "Annotations":
+        """The same objects with the class ids of another table, which must have all names of this one."""
+        class_id_of = dict(zip(classes.names, classes.class_ids, strict=True))
+        new = {old: class_id_of[name] for old, name in self.classes.name_of.items()}
+        labels = np.array([new[old] for old in range(len(new))], dtype=np.int64)[self.labels]
+        category_id_of = {new[old]: category_id for old, category_id in self.category_id_of.items()}
+        return replace(self, classes=classes, labels=labels, category_id_of=category_id_of)
 
     def image_path(self, index: int) -> Path:
         return self.image_dir / str(self.file_names[index])

@@ -1,30 +1,32 @@
-"""AP and AR as COCO defines them, from predictions that may come from several processes.
+"""All metrics of a split, from predictions that may come from several processes.
 
-The numbers are pycocotools', with one exception: an object whose annotation id is 0 can be found like any other.
+AP and AR are pycocotools' numbers, with one exception: an object whose annotation id is 0 can be found like any other.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch.distributed as dist
-from hotcoco import COCO, COCOeval
-from jaxtyping import Float, Float64
+import torch
+from jaxtyping import Bool
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.evaluation.coco_matching import CocoMatching
 from rfdetr.evaluation.detections import DetectionTable
+from rfdetr.evaluation.matching import JUDGED, judge
+from rfdetr.evaluation.processes import gathered, rank_and_world_size
 from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.evaluation.threshold_sweep import best_operating_point
+from rfdetr.masks import Rle, encode
+from rfdetr.models.postprocess import full_size_masks
 from rfdetr.types import Predictions
-
-# COCO's area ranges: all, up to 32^2 pixels, up to 96^2, above.
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
-# COCO's IoU thresholds are 0.50, 0.55, ..., 0.95.
-_IOU_50, _IOU_75 = 0, 5
 
 
 class CocoEvaluator:
-    """Collects predictions for the images of a split and scores them.
+    """Scores predictions for the images of a split; masks too, where the ground truth has them.
+
+    Predictions are matched with the ground truth as they come. Of each only its score and its matches are kept, so
+    the memory of an evaluation hardly depends on the number of images.
 
     Of an image without predictions, all objects count as missed. Left out are predictions of classes that the dataset
     does not have, and those whose box or score is not finite (of a diverged model).
@@ -32,119 +34,84 @@ class CocoEvaluator:
     Args:
         ground_truth: used as in the file: boxes unclipped, areas as given, crowd regions as such.
         max_dets: detections per image and class that count for AP and AR, best first.
+        results: takes all that is scored.
     """
 
-    def __init__(self, ground_truth: Annotations, max_dets: int = 500) -> None:
+    def __init__(self, ground_truth: Annotations, max_dets: int = 500, results: ResultsFile | None = None) -> None:
         self.ground_truth = ground_truth
-        self.max_dets = max_dets
+        self.results = results
         self._row_of = {int(image_id): row for row, image_id in enumerate(ground_truth.image_ids)}
-        self._seen: set[int] = set()
-        self._tables: list[DetectionTable] = []
+        self._is_seen = np.zeros(len(ground_truth), np.bool_)
+        self._judged = bytearray()  # rows of JUDGED
+        self._boxes = CocoMatching("bbox", ground_truth, max_dets)
+        self._masks = None if ground_truth.segmentations is None else CocoMatching("segm", ground_truth, max_dets)
 
     def update(self, image_ids: Sequence[int], predictions: Sequence[Predictions]) -> None:
         """Add predictions; an image that comes again keeps its first ones.
 
         Raises:
             KeyError: no such image in the ground truth.
+            ValueError: the ground truth has masks, the predictions have none.
         """
         new: dict[int, Predictions] = {}
         for image_id, image in zip(image_ids, predictions, strict=True):
             row = self._row_of[image_id]
-            if row not in self._seen:
+            if not self._is_seen[row]:
                 new.setdefault(row, image)
-        self._seen.update(new)
+        self._is_seen[list(new)] = True
         table = DetectionTable.from_predictions(list(new), list(new.values()))
-        is_known = np.isin(table.labels, self.ground_truth.classes.class_ids)
-        self._tables.append(table.where(is_known & table.is_finite))
+        is_scored = np.isin(table.labels, self.ground_truth.classes.class_ids) & table.is_finite
+        detections = table.where(is_scored)
+        self._judged += judge(self.ground_truth, detections).tobytes()
+        self._boxes.add_boxes(new, detections)
+        for row, image in new.items():
+            own, masks = detections.where(detections.images == row), None
+            if self._masks is not None:
+                masks = self._full_size(row, image, is_scored[table.images == row])
+                self._masks.add_masks(row, own, masks)
+            if self.results is not None:
+                self.results.add(own, masks)
+
+    def _full_size(self, row: int, image: Predictions, is_scored: Bool[np.ndarray, "N"]) -> list[Rle]:
+        if image.mask_logits is None:
+            raise ValueError("the ground truth has masks, the predictions have none")
+        logits = image.mask_logits[torch.from_numpy(is_scored).to(image.mask_logits.device)]
+        parts = full_size_masks(logits, self.ground_truth.size_hw(row))
+        return [mask for part in parts for mask in encode(part.cpu().numpy())]
 
     def compute(self) -> EvaluationResult:
         """All metrics. In a torch.distributed process group every process calls it; it counts the images of all."""
         self._gather()
-        truth, detections = self.ground_truth, DetectionTable.concatenate(self._tables)
-        precision, recall = _precision_and_recall(truth, detections, self.max_dets)
-        best = best_operating_point(truth, detections)
-        class_ids = sorted(truth.classes.class_ids)
+        truth = self.ground_truth
+        missed = np.flatnonzero(~self._is_seen).tolist()
+        boxes = self._boxes.curves(missed)
+        masks = self._masks.curves(missed) if self._masks else None
+        best = best_operating_point(truth, np.frombuffer(self._judged, JUDGED))
+        operating_point = {
+            "F1": best.f1,
+            "precision": best.precision,
+            "recall": best.recall,
+            "F1_threshold": best.threshold,
+        }
+        of_masks = {f"segm_{name}": value for name, value in masks.metrics().items()} if masks else {}
         return EvaluationResult(
-            metrics={
-                "mAP_50_95": _mean(precision[..., _ALL]),
-                "mAP_50": _mean(precision[_IOU_50, ..., _ALL]),
-                "mAP_75": _mean(precision[_IOU_75, ..., _ALL]),
-                "mAP_small": _mean(precision[..., _SMALL]),
-                "mAP_medium": _mean(precision[..., _MEDIUM]),
-                "mAP_large": _mean(precision[..., _LARGE]),
-                "mAR": _mean(recall[..., _ALL]),
-                "F1": best.f1,
-                "precision": best.precision,
-                "recall": best.recall,
-                "F1_threshold": best.threshold,
-            },
-            per_class={
-                name: _mean(precision[:, :, class_ids.index(class_id), _ALL])
-                for class_id, name in truth.classes.name_of.items()
-            },
+            metrics={**boxes.metrics(), **operating_point, **of_masks},
+            per_class=boxes.per_class(truth),
+            segm_per_class=masks.per_class(truth) if masks else {},
             num_images=len(truth),
             num_objects=int((~truth.is_crowd).sum()),
         )
 
-    def coco_results(self) -> list[dict[str, Any]]:
-        """The predictions in COCO's results format, with the ids that the annotation file gives images and categories.
-
-        After `compute` in a process group, those of all processes. Predictions of classes that the file does not know
-        are left out.
-        """
-        detections = DetectionTable.concatenate(self._tables)
-        category_id_of = self.ground_truth.category_id_of
-        rows = zip(
-            self.ground_truth.image_ids[detections.images].tolist(),
-            detections.labels.tolist(),
-            detections.boxes_xywh.tolist(),
-            detections.scores.tolist(),
-            strict=True,
-        )
-        return [
-            {"image_id": image_id, "category_id": category_id_of[label], "bbox": box, "score": score}
-            for image_id, label, box, score in rows
-            if label in category_id_of
-        ]
-
     def _gather(self) -> None:
         """Take over what the other processes have seen, image by image from the first that has it."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if rank_and_world_size()[1] == 1:
             return
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (self._seen, DetectionTable.concatenate(self._tables)))
-        self._seen, self._tables = set(), []
-        for seen, table in parts:
-            self._tables.append(table.where(~np.isin(table.images, list(self._seen))))
-            self._seen |= seen
-
-
-def _precision_and_recall(
-    truth: Annotations, detections: DetectionTable, max_dets: int
-) -> tuple[Float64[np.ndarray, "iou recall classes area"], Float64[np.ndarray, "iou classes area"]]:
-    """Precision at 101 recalls, and the highest recall; -1 for classes without objects of that area.
-
-    Classes are in the order of their ids.
-    """
-    dataset = COCO.from_arrays(
-        images=[{"id": int(image_id)} for image_id in truth.image_ids],
-        categories=[{"id": class_id, "name": name} for class_id, name in truth.classes.name_of.items()],
-        image_ids=np.repeat(truth.image_ids, np.diff(truth.offsets)),
-        category_ids=truth.labels,
-        boxes=truth.boxes_xywh,
-        area=truth.areas,
-        iscrowd=truth.is_crowd,
-    )
-    columns = (truth.image_ids[detections.images], detections.boxes_xywh, detections.scores, detections.labels)
-    evaluation = COCOeval(dataset, dataset.load_res(np.column_stack(columns)), "bbox")
-    evaluation.params.max_dets = [max_dets]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    arrays: Any = evaluation.eval
-    return arrays["precision"][..., 0], arrays["recall"][..., 0]
-
-
-def _mean(values: Float[np.ndarray, "..."]) -> float | None:
-    """Mean of the defined values."""
-    defined = values[values > -1]
-    return float(defined.mean()) if defined.size else None
+        self._boxes.gather()
+        if self._masks:
+            self._masks.gather()
+        parts = gathered((self._is_seen, self._judged))
+        self._is_seen, self._judged = np.zeros_like(self._is_seen), bytearray()
+        for is_seen, judged in parts:
+            rows = np.frombuffer(judged, JUDGED)
+            self._judged += rows[~self._is_seen[rows["image"]]].tobytes()
+            self._is_seen |= is_seen

@@ -1,6 +1,6 @@
 """Detections of many images in a few flat arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,16 +31,6 @@ class DetectionTable:
             torch.cat([image.boxes for image in predictions]).float().cpu().numpy(),
             torch.cat([image.scores for image in predictions]).float().cpu().numpy(),
             torch.cat([image.labels for image in predictions]).long().cpu().numpy(),
-        )
-
-    @classmethod
-    def concatenate(cls, tables: Iterable["DetectionTable"]) -> "DetectionTable":
-        parts = [cls.from_predictions([], []), *tables]
-        return cls(
-            np.concatenate([part.images for part in parts]),
-            np.concatenate([part.boxes_xyxy for part in parts]),
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.labels for part in parts]),
         )
 
     def __len__(self) -> int:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from rfdetr.config.runs import EvaluateConfig
@@ -14,7 +13,9 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.devices import autocast_dtype
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
+from rfdetr.evaluation.processes import rank_and_world_size
 from rfdetr.evaluation.results import EvaluationResult
+from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.inference.predictor import evaluating
 from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import postprocess
@@ -24,9 +25,13 @@ Observer = Callable[[str, RawOutputs, ImageBatch], None]
 
 
 def evaluate(
-    detector: Detector, annotations: Annotations, config: EvaluateConfig, device: torch.device
-) -> tuple[EvaluationResult, list[dict[str, Any]]]:
-    """Score the detector, which is on `device`; also gives its predictions in COCO's results format.
+    detector: Detector,
+    annotations: Annotations,
+    config: EvaluateConfig,
+    device: torch.device,
+    predictions_file: Path | None = None,
+) -> EvaluationResult:
+    """Score the detector, which is on `device`; write its predictions to a file in COCO's results format, if named.
 
     In a torch.distributed process group the processes share the images, and each gets the results of all. On a
     terminal it shows a progress bar.
@@ -34,17 +39,24 @@ def evaluate(
     Raises:
         ImageError: a picture cannot be read.
     """
-    evaluators = run_all(
-        {"": detector},
-        annotations,
-        batch_size=config.batch_size,
-        max_dets=config.eval_max_dets,
-        num_workers=config.num_workers,
-        device=device,
-        dtype=autocast_dtype(config.precision, device),
-    )
-    result = evaluators[""].compute()
-    return result if config.log_per_class_metrics else replace(result, per_class={}), evaluators[""].coco_results()
+    with ExitStack() as stack:
+        results = None
+        if predictions_file is not None:
+            results = stack.enter_context(ResultsFile.open(predictions_file, annotations))
+        evaluators = run_all(
+            {"": detector},
+            annotations,
+            batch_size=config.batch_size,
+            max_dets=config.eval_max_dets,
+            num_workers=config.num_workers,
+            device=device,
+            dtype=autocast_dtype(config.precision, device),
+            results=results,
+        )
+        result = evaluators[""].compute()
+        if results is not None:
+            results.save()
+    return result if config.log_per_class_metrics else replace(result, per_class={}, segm_per_class={})
 
 
 def run_all(
@@ -57,6 +69,7 @@ def run_all(
     device: torch.device,
     dtype: torch.dtype | None,
     observe: Observer | None = None,
+    results: ResultsFile | None = None,
 ) -> dict[str, CocoEvaluator]:
     """Run several weights of one architecture over the images, which are loaded once; scores are not yet computed.
 
@@ -69,10 +82,10 @@ def run_all(
         device: where the detectors are.
         dtype: of mixed precision; None is float32.
         observe: is given the name, the raw outputs and the batch (on the device) of every forward pass.
+        results: takes the detections, if there is one detector.
     """
     model = next(iter(detectors.values())).config
-    is_group = dist.is_available() and dist.is_initialized()
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if is_group else (0, 1)
+    rank, world_size = rank_and_world_size()
     loader = evaluation_loader(
         annotations,
         model.resolution,
@@ -83,7 +96,7 @@ def run_all(
         pin_memory=device.type == "cuda",
         persistent_workers=False,
     )
-    evaluators = {name: CocoEvaluator(annotations, max_dets) for name in detectors}
+    evaluators = {name: CocoEvaluator(annotations, max_dets, results) for name in detectors}
     with ExitStack() as modes, torch.inference_mode():
         for detector in detectors.values():
             modes.enter_context(evaluating(detector))

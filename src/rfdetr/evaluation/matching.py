@@ -1,15 +1,29 @@
-"""Which detections are correct: greedy matching with the ground truth, over all images at once."""
+"""Which detections are correct: greedy matching with the ground truth, over many images at once."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 
 from rfdetr.data.annotations import Annotations
 from rfdetr.evaluation.detections import DetectionTable
 
 MIN_IOU = 0.5
-_PAIRS_AT_ONCE = 2_000_000  # bounds the memory of the pairwise IoUs to a few hundred MB
+_PAIRS_AT_ONCE = 200_000  # bounds the memory of the pairwise IoUs to about 50 MB
+
+
+# A detection that is right or wrong: row of its image in the ground truth, class id, score.
+JUDGED = np.dtype([("image", np.int32), ("label", np.int32), ("score", np.float32), ("is_correct", np.bool_)])
+
+
+def judge(truth: Annotations, detections: DetectionTable) -> Shaped[np.ndarray, "D"]:
+    """Rows of JUDGED, by boxes at IoU 0.5; detections that lie on a crowd region are neither right nor wrong."""
+    is_correct, is_ignored = match(truth, detections)
+    judged = np.empty(len(detections), JUDGED)
+    judged["image"], judged["label"] = detections.images, detections.labels
+    judged["score"], judged["is_correct"] = detections.scores, is_correct
+    kept: np.ndarray = judged[~is_ignored]
+    return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +45,7 @@ def match(truth: Annotations, detections: DetectionTable) -> tuple[Bool[np.ndarr
     is_crowd = truth.is_crowd[pairs.objects]
     is_correct = np.zeros(len(detections), dtype=bool)
     objects = Overlaps(pairs.detections[~is_crowd], pairs.objects[~is_crowd], pairs.ious[~is_crowd])
-    is_correct[_take_turns(objects, detections.scores, len(truth.labels))] = True
+    is_correct[_take_turns(objects, detections.scores)] = True
     is_ignored = np.zeros(len(detections), dtype=bool)
     is_ignored[pairs.detections[is_crowd]] = True
     return is_correct, is_ignored & ~is_correct
@@ -39,8 +53,10 @@ def match(truth: Annotations, detections: DetectionTable) -> tuple[Bool[np.ndarr
 
 def overlaps(truth: Annotations, detections: DetectionTable) -> Overlaps:
     num_labels = 1 + max(truth.labels.max(initial=0), detections.labels.max(initial=0))
-    images = np.repeat(np.arange(len(truth)), np.diff(truth.offsets))
-    keys = images * num_labels + truth.labels
+    images = np.unique(detections.images)
+    counts = np.diff(truth.offsets)[images]
+    present = np.repeat(truth.offsets[images] - counts.cumsum() + counts, counts) + np.arange(counts.sum())
+    keys = np.repeat(images, counts) * num_labels + truth.labels[present]
     order = np.argsort(keys, kind="stable")
     wanted = detections.images * num_labels + detections.labels
     first = np.searchsorted(keys[order], wanted, side="left")
@@ -50,7 +66,7 @@ def overlaps(truth: Annotations, detections: DetectionTable) -> Overlaps:
     for rows in np.split(np.arange(len(detections)), _chunk_ends(counts)):
         pairs = np.repeat(rows, counts[rows])
         within = np.arange(len(pairs)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
-        objects = order[first[pairs] + within]
+        objects = present[order[first[pairs] + within]]
         ious = _iou(boxes[pairs], truth.boxes_xywh[objects], truth.is_crowd[objects])
         close = ious >= MIN_IOU
         parts.append((pairs[close], objects[close], ious[close]))
@@ -76,7 +92,7 @@ def _iou(
     return ious
 
 
-def _take_turns(pairs: Overlaps, scores: Float[np.ndarray, "D"], num_objects: int) -> Int64[np.ndarray, "N"]:
+def _take_turns(pairs: Overlaps, scores: Float[np.ndarray, "D"]) -> Int64[np.ndarray, "N"]:
     """The detections that get an object.
 
     Deferred acceptance: every detection asks for its best object, an object keeps the best detection, who was refused
@@ -85,11 +101,12 @@ def _take_turns(pairs: Overlaps, scores: Float[np.ndarray, "D"], num_objects: in
     turn = np.empty(len(scores), dtype=np.int64)
     turn[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     order = np.lexsort((-pairs.objects, -pairs.ious, turn[pairs.detections]))  # of equal IoUs COCO takes the last
-    asking, objects = pairs.detections[order], pairs.objects[order]
+    asking = pairs.detections[order]
+    wanted, objects = np.unique(pairs.objects[order], return_inverse=True)
     is_last = np.append(asking[1:] != asking[:-1], True)[: len(asking)]
     current = np.flatnonzero(np.roll(is_last, 1))  # the pair each detection asks for now
     while True:
-        best = np.full(num_objects, len(scores))
+        best = np.full(len(wanted), len(scores))
         np.minimum.at(best, objects[current], turn[asking[current]])
         is_refused = best[objects[current]] != turn[asking[current]]
         if not is_refused.any():

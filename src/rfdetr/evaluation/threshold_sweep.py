@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64, Shaped
 
 from rfdetr.data.annotations import Annotations
-from rfdetr.evaluation.detections import DetectionTable
-from rfdetr.evaluation.matching import match
 
 THRESHOLDS = np.arange(101) / 100
+_AT_ONCE = 100_000  # detections: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,16 @@ class OperatingPoint:
     threshold: float | None  # None also if no detection is correct at any threshold
 
 
-def best_operating_point(truth: Annotations, detections: DetectionTable) -> OperatingPoint:
+def best_operating_point(truth: Annotations, judged: Shaped[np.ndarray, "D"]) -> OperatingPoint:
     """The best mean F1 over 101 thresholds, the lowest of equals. As in prediction, scores above the threshold count.
 
-    A detection is correct if it is matched at IoU 0.5. Crowd regions and what is found on them do not count.
+    `judged` are rows of JUDGED. Crowd regions do not count.
     """
     objects = np.bincount(truth.labels[~truth.is_crowd])
     if not len(objects):
         return OperatingPoint(None, None, None, None)
-    is_correct, is_ignored = match(truth, detections)
-    correct = _count_above(detections.where(is_correct), len(objects))
-    kept = _count_above(detections.where(~is_ignored), len(objects))
+    kept = _count_above(judged, len(objects))
+    correct = _count_above(judged[judged["is_correct"]], len(objects))
     correct, kept, objects = correct[objects > 0], kept[objects > 0], objects[objects > 0, None]
 
     f1 = (2 * correct / (kept + objects)).mean(axis=0)
@@ -42,11 +41,13 @@ def best_operating_point(truth: Annotations, detections: DetectionTable) -> Oper
     return OperatingPoint(float(f1[best]), float(precision[best]), float(recall[best]), threshold)
 
 
-def _count_above(detections: DetectionTable, num_labels: int) -> np.ndarray:
+def _count_above(judged: Shaped[np.ndarray, "D"], num_labels: int) -> Int64[np.ndarray, "classes thresholds"]:
     """Number of detections per class id (below `num_labels`) and threshold."""
-    # The thresholds that a score is above; in the scores' number format, as prediction compares them.
-    below = np.searchsorted(THRESHOLDS.astype(np.float32), detections.scores, side="left")
-    known = detections.labels < num_labels
-    cells = detections.labels[known] * (len(THRESHOLDS) + 1) + below[known]
-    counts = np.bincount(cells, minlength=num_labels * (len(THRESHOLDS) + 1)).reshape(num_labels, -1)
-    return counts[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    counts = np.zeros(num_labels * (len(THRESHOLDS) + 1), np.int64)
+    for start in range(0, len(judged), _AT_ONCE):
+        part = judged[start : start + _AT_ONCE]
+        part = part[part["label"] < num_labels]
+        # The thresholds that a score is above; in the scores' number format, as prediction compares them.
+        below = np.searchsorted(THRESHOLDS.astype(np.float32), part["score"], side="left")
+        counts += np.bincount(part["label"] * (len(THRESHOLDS) + 1) + below, minlength=len(counts))
+    return counts.reshape(num_labels, -1)[:, :0:-1].cumsum(axis=1)[:, ::-1]

@@ -2,73 +2,98 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rfdetr.classes import ClassTable
+from rfdetr.config.model import ClassRows
 from rfdetr.errors import WeightsError
 from rfdetr.models.detector import Detector
 from rfdetr.models.dinov2 import resize_positions
 
 POSITIONS = "backbone.vit.embeddings.position_embeddings"
 QUERIES = ("refpoint_embed.weight", "query_feat.weight")
-PUBLISHED_GROUPS = 13
+
+
+@dataclass(frozen=True)
+class ClassHeads:
+    """The class heads of weights, one per query group beside the main one, and what their rows stand for."""
+
+    tensors: Mapping[str, Tensor]
+    classes: ClassTable | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was changed, one line each; and the class heads as they came, if their rows were not kept as they are."""
+
+    report: list[str]
+    replaced: ClassHeads | None
 
 
 def load_fitted(
     detector: Detector,
     weights: Mapping[str, Tensor],
-    classes: ClassTable | None,
-    own_classes: ClassTable | None,
-    num_queries: int | None = None,
-) -> list[str]:
-    """Load weights, fitted to the detector; returns one line per change.
+    classes: ClassTable | None = None,
+    own_classes: ClassTable | None = None,
+    class_rows: ClassRows = "by-name",
+) -> Fit:
+    """Load weights, fitted to the detector.
 
     Args:
         detector: takes the weights.
         weights: under our names.
         classes: what the rows of the weights' class heads stand for.
-        own_classes: what the detector's rows stand for. Rows of classes with the same name are carried over. None:
-            the same classes as the weights.
-        num_queries: queries per group of the weights; None: as published, with 13 groups.
+        own_classes: what the detector's rows stand for. None: the same if they are as many, else nobody knows.
+        class_rows: `by-name` carries the rows over whose classes have the same name, and leaves the others at the
+            detector's initial values. `by-position` takes the first rows, and begins again where more are wanted.
 
     Raises:
         WeightsError: the weights are of another architecture (nothing is loaded then).
     """
     own = detector.state_dict()
-    fitted, changes = dict(weights), []
-    fitted.pop("_kp_active_mask", None)
+    fitted = {name: tensor.float() for name, tensor in weights.items()}
+    report = _converted(weights)
     if POSITIONS in fitted and fitted[POSITIONS].shape != own[POSITIONS].shape:
-        changes.append(_fit_positions(fitted, own))
-    changes += _fit_queries(fitted, detector, num_queries)
-    changes += _fit_classes(fitted, own, classes, own_classes)
-    _check(fitted, own)
+        report.append(fit_positions(fitted, own))
+    report += _fit_queries(fitted, detector)
+    heads = {name: tensor for name, tensor in fitted.items() if "class_embed" in name and name in own}
+    changes = _fit_classes(fitted, own, heads, (classes, own_classes), class_rows)
+    check_names_and_shapes(fitted, own)
     detector.load_state_dict(fitted)
-    return changes
+    return Fit(report + changes, ClassHeads(heads, classes) if changes else None)
 
 
-def _fit_positions(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    sides = [math.isqrt(positions.shape[1] - 1) for positions in (fitted[POSITIONS], own[POSITIONS])]
-    if fitted[POSITIONS].shape[-1] != own[POSITIONS].shape[-1] or sides[0] ** 2 + 1 != fitted[POSITIONS].shape[1]:
-        return "position embeddings: of another width"  # what _check says in full
-    cls_position, grid = fitted[POSITIONS].split([1, sides[0] ** 2], dim=1)
-    resized = resize_positions(grid, sides[0], (sides[1], sides[1])).flatten(1, 2)
+def _converted(weights: Mapping[str, Tensor]) -> list[str]:
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()} - {"float32"}
+    return [f"numbers: {', '.join(sorted(kinds))} -> float32"] if kinds else []
+
+
+def fit_positions(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    shape, own_shape = fitted[POSITIONS].shape, own[POSITIONS].shape
+    side, own_side = (math.isqrt(max(each[1] - 1, 0)) if len(each) == 3 else 0 for each in (shape, own_shape))
+    if shape != (1, side**2 + 1, own_shape[2]) or not side:
+        return "position embeddings: of another width"  # what check_names_and_shapes says in full
+    cls_position, grid = fitted[POSITIONS].split([1, side**2], dim=1)
+    resized = resize_positions(grid, side, (own_side, own_side)).flatten(1, 2)
     fitted[POSITIONS] = torch.cat([cls_position, resized], dim=1)
-    return f"position embeddings: {sides[0]}x{sides[0]} -> {sides[1]}x{sides[1]}, interpolated"
+    return f"position embeddings: {side}x{side} -> {own_side}x{own_side}, interpolated"
 
 
-def _fit_queries(fitted: dict[str, Tensor], detector: Detector, num_queries: int | None) -> list[str]:
-    """Take the first queries of the first groups; where more are wanted, begin again with the first."""
+def _fit_queries(fitted: dict[str, Tensor], detector: Detector) -> list[str]:
+    """Take the first queries of the first groups; where more are wanted, begin again with the first.
+
+    The weights have as many groups as selection heads, so their queries are never taken for those of another group.
+    """
     config = detector.config
-    if any(name not in fitted for name in QUERIES):
-        return []
-    rows = fitted[QUERIES[0]].shape[0]
-    count = num_queries or rows // PUBLISHED_GROUPS
-    groups = rows // count if count else 0
-    if (groups, count) == (config.group_detr, config.num_queries) or not rows or groups * count != rows:
-        return []
+    groups = len({name.split(".")[2] for name in fitted if name.startswith("transformer.enc_output.")})
+    rows = {len(fitted[name]) for name in QUERIES if name in fitted and fitted[name].dim() == 2}
+    count = min(rows, default=0) // max(groups, 1)
+    if (groups, count) == (config.group_detr, config.num_queries) or not count or rows != {groups * count}:
+        return []  # as they are, or what check_names_and_shapes says in full
     group_of = torch.arange(config.group_detr) % groups
     rank_of = torch.arange(config.num_queries) % count
     for name in QUERIES:
@@ -90,25 +115,35 @@ def _fit_selection_heads(fitted: dict[str, Tensor], group_of: list[int]) -> None
 def _fit_classes(
     fitted: dict[str, Tensor],
     own: Mapping[str, Tensor],
-    classes: ClassTable | None,
-    own_classes: ClassTable | None,
+    heads: Mapping[str, Tensor],
+    tables: tuple[ClassTable | None, ClassTable | None],
+    class_rows: ClassRows,
 ) -> list[str]:
-    """Rows of shared names are carried over; the others keep the detector's initial values."""
-    heads = [name for name in own if "class_embed" in name and name in fitted]
-    if "class_embed.bias" not in heads:
-        return []  # what _check says in full
-    before, after = fitted["class_embed.bias"].shape[0], own["class_embed.bias"].shape[0]
-    same_table = own_classes is None or own_classes == classes
-    if before == after and same_table:
+    before, after = (len(state["class_embed.bias"]) if "class_embed.bias" in state else 0 for state in (heads, own))
+    classes, own_classes = tables
+    is_same = before == after and (class_rows == "by-position" or own_classes in (None, classes))
+    if is_same or not before or any(len(tensor) != before for tensor in heads.values()):
+        return []  # as they are, or what check_names_and_shapes says in full
+    counts = f"class heads: {before - 1} -> {after - 1} classes"
+    if class_rows == "by-position":
+        for name, tensor in heads.items():
+            fitted[name] = tensor[torch.arange(after) % before]
+        return [f"{counts}, {'the first rows' if after < before else 'rows from the first on again'}"]
+    shared = _shared_rows(classes, own_classes, before)
+    for name, tensor in heads.items():
+        fitted[name] = _carry_over(tensor, own[name].cpu(), shared)
+    if classes is not None and own_classes is None:
+        return [f"{counts}, all new until training names them; those that the weights know are then carried over"]
+    return [f"{counts}, {len(shared)} carried over by name, the rest new"]
+
+
+def _shared_rows(classes: ClassTable | None, own_classes: ClassTable | None, before: int) -> list[tuple[int, int]]:
+    """(row of the weights, row of the detector) of the classes that both name."""
+    if classes is None or own_classes is None:
         return []
-    shared: list[tuple[int, int]] = []
-    if classes is not None and own_classes is not None:
-        known = dict(zip(classes.names, classes.class_ids, strict=True))
-        rows = zip(own_classes.names, own_classes.class_ids, strict=True)
-        shared = [(known[name], row) for name, row in rows if name in known and known[name] < before]
-    for name in heads:
-        fitted[name] = _carry_over(fitted[name], own[name], shared)
-    return [f"class heads: {before - 1} -> {after - 1} classes, {len(shared)} carried over by name, the rest new"]
+    known = dict(zip(classes.names, classes.class_ids, strict=True))
+    rows = zip(own_classes.names, own_classes.class_ids, strict=True)
+    return [(known[name], row) for name, row in rows if name in known and known[name] < before]
 
 
 def _carry_over(
@@ -120,7 +155,7 @@ def _carry_over(
     return result
 
 
-def _check(fitted: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def check_names_and_shapes(fitted: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     problems = [f"missing: {name}" for name in own if name not in fitted]
     problems += [f"not part of this model: {name}" for name in fitted if name not in own]
     problems += [

@@ -9,6 +9,11 @@ def scored(value: float | None) -> EvaluationResult:
     return EvaluationResult({"mAP_50_95": value, "mAP_50": value}, {}, num_images=1, num_objects=1)
 
 
+def with_masks(boxes: float, masks: float) -> EvaluationResult:
+    metrics: dict[str, float | None] = {"mAP_50_95": boxes, "mAP_50": boxes}
+    return EvaluationResult({**metrics, "segm_mAP_50_95": masks, "segm_mAP_50": masks}, {}, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("parts", "seconds_left", "expected"),
     [
@@ -30,6 +35,13 @@ def scored(value: float | None) -> EvaluationResult:
             0,
             "epoch  3/30  loss 12.346  mAP 0.000  mAP50 0.000  35.2 images/s  done",
             id="no objects to find",
+        ),
+        pytest.param(
+            {"results": {REGULAR: with_masks(0.5, 0.4), EMA: with_masks(0.1, 0.43)}},
+            0,
+            "epoch  3/30  loss 12.346  mask mAP 0.400 (ema 0.430)  mask mAP50 0.400  box mAP 0.500  "
+            "35.2 images/s  done",
+            id="masks",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from rfdetr.data.batches import EpochBatches
 from rfdetr.data.coco import read_coco
 from rfdetr.evaluation.results import EvaluationResult
-from rfdetr.training.callbacks.selection import Selection
+from rfdetr.training.callbacks.selection import Selection, score_of
 from rfdetr.training.callbacks.validation import Validation
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 from rfdetr.training.state import Progress
@@ -82,3 +82,16 @@ def test_early_stopping_with_a_patience_of_two(
         settings = {"early_stopping": True, "early_stopping_patience": 2, **settings}
     _, stopped, _ = select(shapes, scores, **settings)
     assert stopped == stops_after
+
+
+@pytest.mark.parametrize(
+    ("metrics", "score"),
+    [
+        pytest.param({"mAP_50_95": 0.4}, 0.4, id="boxes"),
+        pytest.param({"mAP_50_95": 0.4, "segm_mAP_50_95": 0.3}, 0.3, id="masks, though boxes are better"),
+        pytest.param({"mAP_50_95": 0.4, "segm_mAP_50_95": None}, 0.0, id="masks of no objects"),
+        pytest.param({"mAP_50_95": None}, 0.0, id="no objects"),
+    ],
+)
+def test_best_is_by_masks_where_there_are_any(metrics: dict[str, float | None], score: float) -> None:
+    assert score_of(EvaluationResult(metrics, {}, 1, 1)) == score

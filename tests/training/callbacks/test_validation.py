@@ -12,6 +12,8 @@ from rfdetr.training.epoch import EMA, REGULAR
 
 from ..tiny import CPU, TINY, tiny_config
 
+TINY_SEG = TINY.replace(size="seg-nano", segmentation_head=True)
+
 
 @torch.inference_mode()
 def losses(shapes: Path, batch_size: int) -> dict[str, float]:
@@ -44,3 +46,22 @@ def test_it_is_that_of_the_criterion_over_all_objects(shapes: Path) -> None:
 
 def test_nothing_added_gives_nothing(shapes: Path) -> None:
     assert ValidationLoss(CPU, tiny_config(shapes, shapes)).means() == {}
+
+
+@torch.inference_mode()
+def mask_losses(shapes: Path, batch_size: int) -> dict[str, float]:
+    detector = Detector(TINY_SEG).eval()
+    validation = ValidationLoss(CPU, tiny_config(shapes, shapes))
+    split = read_coco(shapes, "train", masks=True)
+    for batch in evaluation_loader(split, 64, batch_size=batch_size, num_workers=0):
+        validation.add(REGULAR, detector(batch.images), batch)
+    return validation.means()
+
+
+def test_losses_of_masks_are_the_same_every_time_and_about_the_same_for_other_batches(shapes: Path) -> None:
+    first = mask_losses(shapes, 8)
+    state = torch.random.get_rng_state()
+    assert mask_losses(shapes, 8) == first
+    assert torch.equal(torch.random.get_rng_state(), state)  # the rest of the run does not notice
+    assert {name.removesuffix("_aux") for name in first} >= {"loss_mask_ce", "loss_mask_dice", "loss_ce", "loss"}
+    assert mask_losses(shapes, 3) == pytest.approx(first, rel=0.2)

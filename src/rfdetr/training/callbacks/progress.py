@@ -19,7 +19,10 @@ from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 
 
 class ProgressDisplay(lightning.Callback):
-    """`epoch  3/30  loss 12.34  val 11.80  mAP 0.412 (ema 0.430)  mAP50 0.655  35.2 images/s  1m 40s left`."""
+    """`epoch  3/30  loss 12.34  val 11.80  mAP 0.412 (ema 0.430)  mAP50 0.655  35.2 images/s  1m 40s left`.
+
+    Of a segmentation model: `mask mAP 0.412 (ema 0.430)  mask mAP50 0.655  box mAP 0.471`.
+    """
 
     def __init__(self, validation: Validation, config: TrainConfig, batches: EpochBatches) -> None:
         self.validation = validation
@@ -91,7 +94,10 @@ def epoch_line(report: EpochReport, epochs: int, seconds_left: float) -> str:
     if report.results:
         shown = report.results[REGULAR]
         ema = f" (ema {score_of(report.results[EMA]):.3f})" if EMA in report.results else ""
-        parts += [f"mAP {score_of(shown):.3f}{ema}", f"mAP50 {shown.metrics['mAP_50'] or 0:.3f}"]
+        label, prefix = ("mask mAP", "segm_") if shown.has_masks else ("mAP", "")
+        parts += [f"{label} {score_of(shown):.3f}{ema}", f"{label}50 {shown[f'{prefix}mAP_50'] or 0:.3f}"]
+        if shown.has_masks:
+            parts.append(f"box mAP {shown['mAP_50_95'] or 0:.3f}")
     parts.append(f"{report.images_per_second:.1f} images/s")
     parts.append(f"{duration(seconds_left)} left" if seconds_left else "done")
     return "  ".join(parts) + ("  *" if report.improved else "")

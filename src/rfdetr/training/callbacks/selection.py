@@ -8,11 +8,12 @@ from rfdetr.training.callbacks.validation import Validation
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 from rfdetr.training.state import BestScores, Progress
 
-METRIC = "mAP_50_95"
+BOXES, MASKS = "mAP_50_95", "segm_mAP_50_95"
 
 
 def score_of(result: EvaluationResult) -> float:
-    return result.metrics[METRIC] or 0.0
+    """The mAP of masks where there are any, else of boxes; 0 where it is not defined."""
+    return result[MASKS if result.has_masks else BOXES] or 0.0
 
 
 class Selection(lightning.Callback):

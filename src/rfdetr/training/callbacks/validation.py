@@ -5,17 +5,17 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from torch import Tensor
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches
 from rfdetr.devices import autocast_dtype
 from rfdetr.evaluation.evaluate import run_all
+from rfdetr.evaluation.processes import gathered
 from rfdetr.models.criterion import Losses, detection_losses, total_loss
 from rfdetr.models.detector import Detector
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
-from rfdetr.training.module import TrainingModule, by_kind, loss_weights
+from rfdetr.training.module import TrainingModule, by_kind, loss_weights, mask_supervision
 from rfdetr.types import ImageBatch, RawOutputs
 
 
@@ -72,10 +72,14 @@ def evaluation_dtype(config: TrainConfig, device: torch.device) -> torch.dtype |
 
 
 class ValidationLoss:
-    """Losses over a whole split, normalised by its objects; the same however the split is batched."""
+    """Losses over a whole split, normalised by its objects; the same however the split is batched.
+
+    Masks are compared at random points, for each batch the same every time; so for them this holds in expectation.
+    """
 
     def __init__(self, device: torch.device, config: TrainConfig) -> None:
         self.weights = loss_weights(config)
+        self.supervision = mask_supervision(config)
         self.one = torch.ones((), device=device)
         self.sums: Losses = {}
         self.objects = 0
@@ -84,17 +88,16 @@ class ValidationLoss:
         """Add a batch; only the regular weights count, as in training."""
         if kind != REGULAR:
             return
-        losses = detection_losses(outputs, batch.targets, num_boxes=self.one, groups=1)
+        with torch.random.fork_rng([self.one.device] if self.one.is_cuda else []):
+            torch.manual_seed(batch.targets[0]["image_id"])
+            losses = detection_losses(outputs, batch.targets, self.one, groups=1, supervision=self.supervision)
         for name, loss in {**by_kind(losses), "loss": total_loss(losses, self.weights)}.items():
             self.sums[name] = self.sums.get(name, 0) + loss
         self.objects += sum(len(target["labels"]) for target in batch.targets)
 
     def means(self) -> dict[str, float]:
         """Over all ranks; empty if nothing was added anywhere."""
-        if not self.sums:
-            return {}
-        values: Tensor = torch.stack([*self.sums.values(), self.one * self.objects])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(values)
-        *sums, objects = values.tolist()
-        return dict(zip(self.sums, (value / max(objects, 1) for value in sums), strict=True))
+        parts = gathered(({name: loss.item() for name, loss in self.sums.items()}, self.objects))
+        objects = max(sum(count for _, count in parts), 1)
+        names = dict.fromkeys(name for sums, _ in parts for name in sums)
+        return {name: sum(sums.get(name, 0.0) for sums, _ in parts) / objects for name in names}
