@@ -71,7 +71,7 @@ def test_every_weight_of_the_vit_is_loaded_and_no_other_is_touched(tmp_path: Pat
         pytest.param(lambda w: w, [], id="as it is"),
         pytest.param(
             lambda w: {**{f"dinov2.{name}": tensor for name, tensor in w.items()}, "classifier.bias": torch.ones(2)},
-            ["left out, not of the ViT: classifier.bias"],
+            ["left out, not part of the model: classifier.bias"],
             id="of a classifier",
         ),
         pytest.param(

@@ -22,8 +22,10 @@ _CHARACTERS_AT_ONCE = 2**22
 class ResultsFile:
     """A row for each detection, with the ids that the annotation file gives images and categories.
 
-    Left out are detections of classes that the file does not know. With masks, pycocotools sorts a row into small,
-    medium and large by its `bbox`, the metrics here by its mask; without the boxes in the file it does so too.
+    Left out are detections of classes that the file does not know.
+
+    Of a row with a box and a mask pycocotools takes the box's area. It sorts masks into small, medium and large as the
+    metrics here do if it gets the rows without `bbox`.
     """
 
     def __init__(self, rows: TextIO, path: Path, truth: Annotations) -> None:

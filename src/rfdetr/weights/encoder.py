@@ -15,13 +15,19 @@ from rfdetr.models.detector import Detector
 from rfdetr.weights.layouts import check_tensors
 from rfdetr.weights.names import from_published
 from rfdetr.weights.reading import read_file
-from rfdetr.weights.state_dict import POSITIONS, check_names_and_shapes, fit_positions
+from rfdetr.weights.state_dict import (
+    POSITIONS,
+    UNUSED,
+    check_names_and_shapes,
+    fit_positions,
+    leave_out_others,
+    left_out,
+)
 
 PATCHES = "backbone.vit.embeddings.projection.weight"
 _VIT = "backbone.vit."
 # A model for another task (a classifier, say) has its DINOv2 under this name.
 _PREFIX = re.compile(r"dinov2(_with_registers)?\.")
-_UNUSED = "backbone.vit.embeddings.mask_token"
 _NAMES = {384: "DINOv2 small", 768: "base", 1024: "large", 1536: "giant"}
 _LARGEST_PATCH = 64
 _PARTS = ("embeddings.", "encoder.", "layernorm.")
@@ -52,7 +58,7 @@ def _fitted(content: Mapping[str, Any], size: int, detector: Detector) -> tuple[
     """The weights in the detector's shapes and names, and what was changed."""
     weights, report = _vit_weights(content, size)
     own = {name: tensor for name, tensor in detector.state_dict().items() if name.startswith(_VIT)}
-    weights.setdefault(_UNUSED, own[_UNUSED])  # not in every file
+    weights.setdefault(UNUSED, own[UNUSED])  # not in every file
     problem = _obstacle(weights, own)
     if problem:
         raise WeightsError(problem)
@@ -62,6 +68,7 @@ def _fitted(content: Mapping[str, Any], size: int, detector: Detector) -> tuple[
         report.append(f"patch projection: {old}x{old} -> {new}x{new}, resized")
     if weights[POSITIONS].shape != own[POSITIONS].shape:
         report.append(fit_positions(weights, own))
+    report += leave_out_others(weights, own)
     check_names_and_shapes(weights, own)
     return weights, report
 
@@ -87,7 +94,7 @@ def _vit_weights(content: Mapping[str, Any], size: int) -> tuple[dict[str, Tenso
     report = [] if registers is None else ["register tokens: left out, the model has none"]
     others = [name for name in bare if not name.startswith(_PARTS)]
     if others:
-        report.append(f"left out, not of the ViT: {', '.join(others[:5])}{', ...' * (len(others) > 5)}")
+        report.append(left_out(others))
     published = {f"backbone.0.encoder.encoder.{name}": bare[name].float() for name in bare if name not in others}
     return from_published(published), report
 

@@ -15,6 +15,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.models.dinov2 import resize_positions
 
 POSITIONS = "backbone.vit.embeddings.position_embeddings"
+UNUSED = "backbone.vit.embeddings.mask_token"
 QUERIES = ("refpoint_embed.weight", "query_feat.weight")
 
 
@@ -52,16 +53,18 @@ def load_fitted(
             detector's initial values. `by-position` takes the first rows, and begins again where more are wanted.
 
     Raises:
-        WeightsError: the weights are of another architecture (nothing is loaded then).
+        WeightsError: some are missing or of another shape: another architecture (nothing is loaded then).
     """
     own = detector.state_dict()
     fitted = {name: tensor.float() for name, tensor in weights.items()}
+    fitted.setdefault(UNUSED, own[UNUSED])  # not in every file
     report = _converted(weights)
     if POSITIONS in fitted and fitted[POSITIONS].shape != own[POSITIONS].shape:
         report.append(fit_positions(fitted, own))
     report += _fit_queries(fitted, detector)
     heads = {name: tensor for name, tensor in fitted.items() if "class_embed" in name and name in own}
     changes = _fit_classes(fitted, own, heads, (classes, own_classes), class_rows)
+    report += leave_out_others(fitted, own)
     check_names_and_shapes(fitted, own)
     detector.load_state_dict(fitted)
     return Fit(report + changes, ClassHeads(heads, classes) if changes else None)
@@ -155,9 +158,21 @@ def _carry_over(
     return result
 
 
+def leave_out_others(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Heads of other tasks, for one."""
+    others = [name for name in fitted if name not in own]
+    for name in others:
+        del fitted[name]
+    return [left_out(others)] if others else []
+
+
+def left_out(names: list[str]) -> str:
+    """The line of a report."""
+    return f"left out, not part of the model: {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+
+
 def check_names_and_shapes(fitted: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     problems = [f"missing: {name}" for name in own if name not in fitted]
-    problems += [f"not part of this model: {name}" for name in fitted if name not in own]
     problems += [
         f"{name}: shape {list(fitted[name].shape)}, this model has {list(own[name].shape)}"
         for name in own
