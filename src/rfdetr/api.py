@@ -14,6 +14,7 @@ from rfdetr.config.presets import preset
 from rfdetr.config.runs import EvaluateConfig, TrainConfig
 from rfdetr.config.verbs import takes_fields, takes_settings
 from rfdetr.errors import ConfigError
+from rfdetr.files import user_path
 
 if TYPE_CHECKING:
     import supervision
@@ -63,8 +64,9 @@ class RFDETR:
 
         if "pretrain_weights" in settings:
             raise ConfigError("pretrain_weights: the weights are those of the checkpoint; leave it out")
-        given = ModelSettings.from_dict({**settings, "pretrain_weights": path})
-        opened = open_file(Path(path), given, cls.size)
+        file = user_path(path, "from_checkpoint")
+        given = ModelSettings.from_dict({**settings, "pretrain_weights": file})
+        opened = open_file(file, given, cls.size)
         model = object.__new__(SIZES[opened.detector.config.size])
         model._settings, model._model = given, opened
         return model
@@ -169,7 +171,7 @@ class RFDETR:
         """
         from rfdetr.lifecycle import save_model
 
-        save_model(self._model, Path(path))
+        save_model(self._model, user_path(path, "save"))
 
 
 class RFDETRNano(RFDETR):

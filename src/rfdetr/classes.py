@@ -36,6 +36,11 @@ class ClassTable:
             "class_ids": list(self.class_ids),
         }
 
+    def with_ids_of(self, other: "ClassTable") -> "ClassTable":
+        """The same logits, with the category ids that another table gives to the same names."""
+        category_id_of = dict(zip(other.names, other.category_ids, strict=True))
+        return ClassTable(tuple(category_id_of[name] for name in self.names), self.names, self.class_ids)
+
     def __len__(self) -> int:
         return len(self.names)
 

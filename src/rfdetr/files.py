@@ -38,6 +38,20 @@ def _umask() -> int:
     return mask
 
 
+def user_path(path: str | Path, setting: str) -> Path:
+    """The path that a user has named, `~` expanded.
+
+    Raises:
+        ConfigError: this is none; names the setting.
+    """
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise ConfigError(f"{setting}: expected a path, got {path!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{setting}: {path}: no such user") from None
+
+
 def make_folder(path: Path, setting: str) -> None:
     """Make a folder for results, before there are any.
 

@@ -19,13 +19,13 @@ from rfdetr.devices import pick_device
 from rfdetr.errors import ConfigError, DatasetError, WeightsError
 from rfdetr.evaluation.evaluate import evaluate, run_all
 from rfdetr.evaluation.results import EvaluationResult
-from rfdetr.files import make_folder, write_json
+from rfdetr.files import make_folder, user_path, write_json
 from rfdetr.models.detector import Detector
 from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtype
 from rfdetr.training.epoch import REGULAR
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.training.run_dir import RunDir
-from rfdetr.weights.architecture import as_size, differences
+from rfdetr.weights.architecture import SHOWN, as_size, differences, shape_facts
 from rfdetr.weights.checkpoint import SUFFIXES, Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
 from rfdetr.weights.encoder import load_encoder
@@ -66,7 +66,7 @@ def open_size(size: ModelConfig, settings: ModelSettings) -> Model:
     if settings.pretrain_weights is None:
         detector = Detector(config, settings.init_seed)
         if settings.encoder_weights is not None:
-            _report(load_encoder(detector, Path(settings.encoder_weights).expanduser()))
+            _report(load_encoder(detector, user_path(settings.encoder_weights, "encoder_weights")))
         return _placed(Model(detector, None, device), settings)
     path = resolve(settings.pretrain_weights, size.size)
     return _open(path, load_checkpoint(path, settings.trust_checkpoint), config, settings, device)
@@ -82,7 +82,7 @@ def open_file(path: Path, settings: ModelSettings, size: str | None) -> Model:
     device = pick_device(settings.device)
     checkpoint = load_checkpoint(path, settings.trust_checkpoint)
     config = checkpoint.config
-    if config is None and size is not None:
+    if size is not None and (config is None or not checkpoint.is_certain):
         config = as_size(preset(size), checkpoint.known, checkpoint.settings)
     if config is None:
         raise WeightsError(
@@ -127,8 +127,10 @@ def _check_architecture(path: Path, checkpoint: Checkpoint, config: ModelConfig)
     """Raises:
     WeightsError: the file is of another architecture; says in what, and which class opens it.
     """
-    if "num_classes" not in checkpoint.known:
-        raise WeightsError(f"{path}: has no class head: not a detector of RF-DETR")
+    shown = shape_facts(checkpoint.weights)
+    lacking = [name for name in SHOWN if name not in shown]
+    if lacking:  # nothing but the weights vouches for sizes that memory is asked for
+        raise WeightsError(f"{path}: not a detector of RF-DETR: its weights do not show its {', '.join(lacking)}")
     problems = differences(checkpoint.known, config)
     if not problems:
         return
@@ -165,7 +167,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     train_split = read_coco(config.dataset_dir, "train", masks=masks)
     if model.classes is not None and set(model.classes.names) == set(train_split.classes.names):
         # The dataset the model knows: keep what its logits stand for (COCO's ids, for one).
-        train_split = train_split.with_classes(model.classes)
+        train_split = train_split.with_classes(model.classes.with_ids_of(train_split.classes))
     classes = train_split.classes
     valid_split = read_coco(config.dataset_dir, "valid", classes, masks)
     test_split = read_coco(config.dataset_dir, "test", classes, masks) if config.run_test else None
@@ -219,7 +221,7 @@ def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: 
     """The model's detector, or one like it with a head for these classes or another resolution."""
     own = model.detector.config
     # A head that has its classes is large enough: COCO's last class is the logit that others leave unused.
-    is_known = model.classes == classes
+    is_known = model.classes is not None and model.classes.name_of == classes.name_of
     num_classes = own.num_classes if is_known else settings.num_classes or classes.num_classes
     if num_classes < classes.num_classes and not is_known:
         raise ConfigError(

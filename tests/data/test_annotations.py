@@ -29,10 +29,10 @@ def test_training_objects_are_clipped_and_those_without_area_or_individuals_left
 
 def test_each_box_has_its_own_mask(tmp_path: Path) -> None:
     rows = [
-        annotation(1, image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]]),
+        annotation(1, image_id=2, bbox=[1, 1, 8, 8], segmentation=[[1, 1, 9, 1, 9, 9]]),
         annotation(2, iscrowd=1),
-        annotation(3, segmentation=[[3, 3, 9, 3, 9, 9]]),
-        annotation(4, bbox=[60, 0, 10, 10], segmentation=[[4, 4, 9, 4, 9, 9]]),
+        annotation(3, bbox=[3, 3, 6, 6], segmentation=[[3, 3, 9, 3, 9, 9]]),
+        annotation(4, bbox=[60, 0, 10, 10], segmentation=[[62, 2, 68, 2, 68, 8]]),
         annotation(5, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
     ]
     split = read_coco(write_coco(tmp_path, annotations=rows), "train", masks=True)

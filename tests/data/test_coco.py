@@ -227,18 +227,40 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     ]
 
 
+POINT = "polygons that are a point or lie beside the box of their object (are both in pixels?) (1): id 1 has "
+
+
 def test_masks_belong_to_their_boxes(tmp_path: Path) -> None:
     rows = [
-        annotation(1, image_id=2, segmentation=[[1, 1, 9, 1, 9, 9]]),
+        annotation(1, image_id=2, bbox=[1, 1, 8, 8], segmentation=[[1, 1, 9, 1, 9, 9]]),
         annotation(2, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
         annotation(3, iscrowd=1),
-        annotation(4, image_id=2, segmentation=[[4, 4, 8, 4, 8, 8, 4, 8], [6, 6, 9, 6, 9, 9, 6, 9]]),
+        annotation(4, image_id=2, bbox=[4, 4, 5, 5], segmentation=[[4, 4, 8, 4, 8, 8, 4, 8], [6, 6, 9, 6, 9, 9, 6, 9]]),
     ]
     split = read_coco(write_coco(tmp_path, annotations=rows), "train", masks=True)
     assert split.annotation_ids.tolist() == [2, 3, 1, 4]
     assert split.segmentations is not None
     areas = [decode(to_rle(split.segmentations[row], (40, 60))).sum() for row in range(4)]
     assert areas == [2, 0, 28, 16 + 9 - 4]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "complaint"),
+    [
+        pytest.param([[0.2, 0.5, 0.7, 0.5, 0.7, 0.7]], POINT + "x 0.2 to 0.7, y 0.5 to 0.7", id="parts of the image"),
+        pytest.param([[20, 25, 20, 25, 20, 25]], POINT + "x 20 to 20, y 25 to 25", id="a point in the box"),
+        pytest.param([[45, 20, 50, 20, 50, 30]], POINT + "x 45 to 50, y 20 to 30", id="beside the box"),
+        pytest.param([[1e299] * 6], POINT + "x 1e+299 to 1e+299", id="far away"),
+        pytest.param(
+            {"size": [40, 60], "counts": [2400]},
+            "run-length code without a pixel of its object (1): id 1",
+            id="nothing",
+        ),
+    ],
+)
+def test_an_outline_that_would_make_an_empty_mask(tmp_path: Path, segmentation: Any, complaint: str) -> None:
+    rows = [annotation(1, segmentation=segmentation)]
+    assert complaint in message(write_coco(tmp_path, annotations=rows), masks=True)
 
 
 def test_masks_are_looked_at_only_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -300,7 +322,7 @@ def code(counts: Any, size: Any = (40, 60)) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("is_crowd", [0, 1], ids=["object", "crowd"])
 def test_a_damaged_mask(tmp_path: Path, segmentation: Any, complaint: str, is_crowd: int) -> None:
-    good = annotation(1, segmentation=[[0, 0, 9, 0, 9, 9]])
+    good = annotation(1, segmentation=[[10, 20, 40, 20, 40, 30]])
     rows = [good, annotation(5, segmentation=segmentation, iscrowd=is_crowd)]
     text = message(write_coco(tmp_path, annotations=rows), masks=True)
     assert text.startswith(f"{file_of(tmp_path)}: ")
@@ -314,7 +336,7 @@ def test_objects_need_a_mask_and_crowd_regions_do_not(tmp_path: Path, nothing: A
         annotation(1),
         annotation(2, segmentation=nothing),
         annotation(3, segmentation=nothing, iscrowd=1),
-        annotation(4, image_id=2, segmentation=[[0, 0, 9, 0, 9, 9]]),
+        annotation(4, image_id=2, segmentation=[[10, 20, 40, 20, 40, 30]]),
     ]
     assert message(write_coco(tmp_path, annotations=rows), masks=True) == (
         f"{file_of(tmp_path)}: annotations without a 'segmentation' (a segmentation model needs a mask for each "

@@ -216,7 +216,7 @@ def test_another_vit_is_refused_before_anything_is_loaded(tmp_path: Path, weight
         (".", "no model.safetensors in this folder"),
         ("missing.safetensors", "no such file"),
         ("text.safetensors", "is a text file, not weights"),
-        ("list.pth", "not a safetensors file of weights"),
+        ("list.pth", "not a .safetensors file, nor a folder with a model.safetensors"),
     ],
 )
 def test_a_path_without_weights(tmp_path: Path, name: str, message: str) -> None:

@@ -58,7 +58,8 @@ def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig) -> 
     is_file(choice)
     find_split(config.dataset_dir, "train")  # a wrong name or path is said before weights are fetched
     result = open_model(choice, settings).train(config)
-    scores = ", ".join(f"{name} {result.metrics[name] or 0:.3f}" for name in ("mAP_50_95", "mAP_50"))
+    kind = "segm_" if "segm_mAP_50_95" in result.metrics else ""
+    scores = ", ".join(f"{name} {result.metrics[name] or 0:.3f}" for name in (f"{kind}mAP_50_95", f"{kind}mAP_50"))
     say(f"best weights: {result.best_checkpoint} ({scores} on the validation split)")
 
 

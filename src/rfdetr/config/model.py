@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from typing_extensions import Self
 
 from rfdetr.config.base import Config
 
+# More is a mistake, and would be found when the memory is full.
+MAX_CLASSES = 100_000
 PROJECTOR_SCALES = {"P3": 2.0, "P4": 1.0, "P5": 0.5}
 
 
@@ -51,7 +53,7 @@ class ModelConfig(Config):
     """Detections kept per image, best first."""
     group_detr: PositiveInt = 13
     """Query groups in training (Group DETR, arXiv:2207.13085); prediction uses the first."""
-    num_classes: PositiveInt = 90
+    num_classes: int = Field(default=90, gt=0, le=MAX_CLASSES)
     """Classes the head distinguishes; it has one more logit, which is never a target."""
     segmentation_head: bool = False
     """Whether each object gets a mask beside its box."""
@@ -108,10 +110,10 @@ ClassRows = Literal["by-name", "by-position"]
 class ModelSettings(Config):
     """What may be changed of a published size. None keeps the size's own value."""
 
-    num_classes: PositiveInt | None = None
+    num_classes: Annotated[int, Field(gt=0, le=MAX_CLASSES)] | None = None
     """Number of classes. None: 90 (COCO), or what the checkpoint or the training data has."""
     resolution: PositiveInt | None = None
-    """Side of the square input in pixels; a multiple of patch_size x num_windows (32 for Nano to Large)."""
+    """Side of the square input in pixels; a multiple of 32 (SegNano: 12, other Seg: 24, Base, LargeDeprecated: 56)."""
     num_queries: PositiveInt | None = None
     """Object queries per group: the most objects one image can have."""
     num_select: PositiveInt | None = None

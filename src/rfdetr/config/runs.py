@@ -118,7 +118,7 @@ class TrainConfig(Config):
     skip_best_epochs: NonNegativeInt = 0
     """First epochs that cannot become the best, nor count for early stopping."""
     early_stopping: bool = False
-    """Stop when the validation mAP no longer improves."""
+    """Stop when the validation mAP, of masks where there are any, no longer improves."""
     early_stopping_patience: PositiveInt = 10
     """Evaluated epochs without improvement before stopping."""
     early_stopping_min_delta: NonNegativeFloat = 0.001

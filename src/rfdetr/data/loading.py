@@ -68,11 +68,12 @@ class TrainingDataset(Dataset[Sample]):
 
 
 class EvaluationDataset(Dataset[Sample]):
-    """Whole images at one resolution, with the objects a loss can be computed for."""
+    """Whole images at one resolution, with the objects a loss can be computed for; their masks where there are any."""
 
-    def __init__(self, annotations: Annotations, resolution: int) -> None:
+    def __init__(self, annotations: Annotations, resolution: int, masks: bool = True) -> None:
         self.annotations = annotations
         self.resolution = resolution
+        self.masks = masks
 
     def __getitem__(self, index: int) -> Sample:
         pixels = for_evaluation(read_image(self.annotations, index), self.resolution)
@@ -80,7 +81,7 @@ class EvaluationDataset(Dataset[Sample]):
         objects = self.annotations.training_objects(index)
         boxes = box_ops.to_normalized(objects.boxes, size_hw)
         masks = None
-        if objects.segmentations is not None:
+        if self.masks and objects.segmentations is not None:
             whole = transforms.whole_image(size_hw)
             masks = transforms.draw_masks(objects.segmentations, size_hw, whole, self.resolution)
         return pixels, _target(self.annotations, index, boxes, objects.labels, masks)
@@ -137,15 +138,19 @@ def evaluation_loader(
     *,
     batch_size: int,
     num_workers: int,
+    masks: bool = True,
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
 ) -> DataLoader[Any]:
-    """Yields ImageBatches of every `world_size`-th image from `rank` on: over all ranks, each image exactly once."""
+    """Yields ImageBatches of every `world_size`-th image from `rank` on: over all ranks, each image exactly once.
+
+    Only a loss needs `masks`; evaluation has its own way with them.
+    """
     return _Loader(
-        _Guarded(EvaluationDataset(annotations, resolution), collate),
+        _Guarded(EvaluationDataset(annotations, resolution, masks), collate),
         sampler=range(rank, len(annotations), world_size),
         batch_size=batch_size,
         num_workers=num_workers,

@@ -153,9 +153,10 @@ def _segmentation_problem(row: Row, size_hw: tuple[int, int]) -> _Problem:
         )
         return None if row.get("iscrowd") else (missing, "")
     if isinstance(value, list) and all(isinstance(polygon, list) for polygon in value):
-        return next(filter(None, (_polygon_problem(polygon, size_hw) for polygon in value)), None)
+        problem = next(filter(None, (_polygon_problem(polygon, size_hw) for polygon in value)), None)
+        return problem or _place_problem(value, row["bbox"])
     if isinstance(value, dict) and isinstance(value.get("counts"), str | list):
-        return _code_problem(value, size_hw)
+        return _code_problem(value, size_hw, row["bbox"])
     return (
         "annotations whose 'segmentation' is neither a list of polygons [[x, y, x, y, ...], ...] nor run-length code "
         "{'size': [height, width], 'counts': ...}",
@@ -178,25 +179,39 @@ def _polygon_problem(polygon: list[Any], size_hw: tuple[int, int]) -> _Problem:
     return None
 
 
-def _code_problem(value: Row, size_hw: tuple[int, int]) -> _Problem:
+def _place_problem(polygons: list[list[Any]], box: list[Any]) -> _Problem:
+    """Polygons in parts of the image instead of pixels, for one, would make an empty mask of every object."""
+    xs, ys = ([number for polygon in polygons for number in polygon[axis::2]] for axis in (0, 1))
+    left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+    x, y, width, height = box
+    is_point = max(right - left, bottom - top) < 1 <= min(width, height) - 1
+    is_beside = min(right, x + width) < max(left, x) or min(bottom, y + height) < max(top, y)
+    if is_point or (is_beside and min(width, height) > 0):
+        kind = "polygons that are a point or lie beside the box of their object (are both in pixels?)"
+        return kind, f"x {left:.4g} to {right:.4g}, y {top:.4g} to {bottom:.4g}, box {_brief(box)}"
+    return None
+
+
+def _code_problem(value: Row, size_hw: tuple[int, int], box: list[Any]) -> _Problem:
     size, counts = value.get("size"), value["counts"]
     if size != list(size_hw):
         kind = "run-length code whose 'size' is not the [height, width] of its image"
         return kind, f"{_brief(size)}, its image {list(size_hw)}"
     try:
-        total = _total(counts)
+        runs = _runs(counts)
     except ValueError:
         return "run-length code whose 'counts' are not run lengths", _brief(counts)
-    if total != size_hw[0] * size_hw[1]:
+    if sum(runs) != size_hw[0] * size_hw[1]:
         kind = "run-length code that does not fill its image exactly"
-        return kind, f"{total} of {size_hw[0] * size_hw[1]} pixels"
+        return kind, f"{sum(runs)} of {size_hw[0] * size_hw[1]} pixels"
+    if not sum(runs[1::2]) and min(box[2:]) > 0:
+        return "run-length code without a pixel of its object", ""
     return None
 
 
-def _total(counts: str | list[Any]) -> int:
+def _runs(counts: str | list[Any]) -> list[int]:
     if isinstance(counts, str):
-        return int(run_lengths(counts.encode("ascii")).sum())
-    total = sum(counts) if all(type(run) is int and run >= 0 for run in counts) else -1
-    if not 0 <= total < 2**32:
+        return list(run_lengths(counts.encode("ascii")).tolist())
+    if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) >= 2**32:
         raise ValueError("not run lengths")
-    return total
+    return counts

@@ -91,6 +91,7 @@ def run_all(
         model.resolution,
         batch_size=batch_size,
         num_workers=num_workers,
+        masks=observe is not None,
         rank=rank,
         world_size=world_size,
         pin_memory=device.type == "cuda",

@@ -68,7 +68,7 @@ def _weighted_mask_costs(
     per_layer = []
     for masks in layer_masks:
         height, width = masks.features.shape[-2:]
-        count = height * width // supervision.point_sample_ratio
+        count = max(1, height * width // supervision.point_sample_ratio)
         points = torch.rand(1, count, 2, device=masks.features.device)
         features = logits_at(masks.features, points.expand(len(masks.features), -1, -1))
         logits = masks.queries.float() @ features + masks.bias.float()
@@ -85,6 +85,22 @@ def _image_mask_cost(
     return supervision.mask_ce * cross_entropy + supervision.mask_dice * dice
 
 
+def _costs(
+    layers: list[LayerOutputs], targets: list[Target], supervision: MaskSupervision
+) -> list[Float[Tensor, "L Q T"]]:
+    """Per image, of all layers and groups."""
+    logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
+    boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
+    costs = [
+        matching_cost(logits[:, image], boxes[:, image], target["labels"], target["boxes"])
+        for image, target in enumerate(targets)
+    ]
+    if "pred_masks" in layers[0]:
+        of_masks = _weighted_mask_costs([layer["pred_masks"] for layer in layers], targets, supervision)
+        costs = [cost + mask_cost for cost, mask_cost in zip(costs, of_masks, strict=True)]
+    return costs
+
+
 @torch.no_grad()
 def match(
     layers: list[LayerOutputs],
@@ -97,18 +113,11 @@ def match(
     With more objects than queries in a group, as many objects as there are queries are matched. All costs go to the
     host in one transfer, and all pairs come back in one. Where there are masks, they count as well, at random points.
     """
-    logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
-    boxes = torch.stack([layer["pred_boxes"] for layer in layers]).float()
-    costs = [
-        matching_cost(logits[:, image], boxes[:, image], target["labels"], target["boxes"])
-        for image, target in enumerate(targets)
-    ]
-    if "pred_masks" in layers[0]:
-        of_masks = _weighted_mask_costs([layer["pred_masks"] for layer in layers], targets, supervision)
-        costs = [cost + mask_cost for cost, mask_cost in zip(costs, of_masks, strict=True)]
+    with torch.autocast(layers[0]["pred_boxes"].device.type, enabled=False):  # sums over points overflow float16
+        costs = _costs(layers, targets, supervision)
+    num_layers, queries = len(layers), layers[0]["pred_boxes"].shape[1]
     on_host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
     per_image = np.split(on_host, np.cumsum([cost.numel() for cost in costs])[:-1])
-    num_layers, _, queries, _ = boxes.shape
     pairs: list[list[np.ndarray]] = [[] for _ in layers]
     first_target = 0
     for image, (flat, target) in enumerate(zip(per_image, targets, strict=True)):
@@ -119,7 +128,7 @@ def match(
         first_target += objects
     joined = [np.concatenate(layer, axis=1) for layer in pairs]
     counts = tuple(part.shape[1] for part in pairs[0])  # the same in all layers
-    on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(boxes.device)
+    on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(costs[0].device)
     by_layer = on_device.split([part.shape[1] for part in joined], dim=1)
     return [Matches(image, query, target, counts) for image, query, target in by_layer]
 

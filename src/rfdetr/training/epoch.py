@@ -40,4 +40,5 @@ class EpochReport:
             row |= {prefix + name: value for name, value in result.metrics.items()}
             if per_class:
                 row |= {f"{prefix}AP/{name}": value for name, value in result.per_class.items()}
+                row |= {f"{prefix}segm_AP/{name}": value for name, value in result.segm_per_class.items()}
         return row

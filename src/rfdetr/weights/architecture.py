@@ -31,6 +31,22 @@ OTHER_LICENCE = (
 FITTED = ("size", "resolution", "positional_encoding_size", "num_queries", "num_select", "group_detr", "num_classes")
 
 
+# What the weights of every detector show.
+SHOWN = (
+    "patch_size",
+    "positional_encoding_size",
+    "encoder_width",
+    "encoder_depth",
+    "projector_scale",
+    "hidden_dim",
+    "dec_layers",
+    "sampling_points",
+    "num_queries",
+    "group_detr",
+    "num_classes",
+)
+
+
 def traits(config: ModelConfig) -> dict[str, Any]:
     """Everything that weights of the architecture have in common."""
     return {**config.model_dump(), "sampling_points": config.ca_nheads * config.dec_n_points}

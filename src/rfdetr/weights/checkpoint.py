@@ -12,12 +12,13 @@ A `.safetensors` file holds the same: the weights as its tensors, the rest as JS
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from rfdetr.config.presets import class_name
 from rfdetr.errors import ConfigError, WeightsError
 from rfdetr.files import write_atomically
 from rfdetr.version import __version__
-from rfdetr.weights.architecture import identify, known_settings, shape_facts, traits
+from rfdetr.weights.architecture import SIZE_OF_CLASS, identify, known_settings, shape_facts, traits
 from rfdetr.weights.layouts import class_names_of, published_weights, settings_of
 from rfdetr.weights.names import from_published, to_published
 from rfdetr.weights.published_config import is_plain, to_published_config
@@ -51,10 +52,16 @@ class Checkpoint:
     run: Mapping[str, Any] | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
     """Settings of ModelConfig that are certain, whichever size it is."""
+    is_certain: bool = True
+    """Whether the file says which size it is. Else it is guessed from names and shapes."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file whole or not at all."""
+    """Write the file whole or not at all.
+
+    Raises:
+        OSError: it could not be written (disk full, no permission).
+    """
     if checkpoint.config is None:
         raise ValueError("a checkpoint of ours holds its config")
     classes, model_config = checkpoint.classes, to_published_config(checkpoint.config)
@@ -73,14 +80,25 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         return
     if checkpoint.run is not None:
         facts["run"] = dict(checkpoint.run)
-    write_atomically(path, lambda temporary: torch.save({"model": weights, **facts}, temporary))
+    _write(path, lambda temporary: torch.save({"model": weights, **facts}, temporary))
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write_atomically(path, write)
+    except (SafetensorError, RuntimeError) as error:  # what the libraries make of a full disk
+        raise OSError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]
 
 
 def _save_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     # The format wants memory of its own for every tensor.
     alone = {name: tensor.clone() for name, tensor in weights.items()}
-    write_atomically(path, lambda temporary: save_file(alone, temporary, {"format": "pt", **metadata}))
+    _write(path, lambda temporary: save_file(alone, temporary, {"format": "pt", **metadata}))
 
 
 def load_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
@@ -110,7 +128,8 @@ def _checkpoint(content: Mapping[str, Any], path: Path) -> Checkpoint:
     known = known_settings(weights, settings, model_config)
     name = content.get("model_name") or model_config.get("model_name")
     size = identify(known, name, (settings.get("pretrain_weights"), path.name), settings)
-    return Checkpoint(weights, size, _classes(settings, known.get("num_classes", 0)), settings, run, known)
+    classes = _classes(settings, known.get("num_classes", 0))
+    return Checkpoint(weights, size, classes, settings, run, known, is_certain=name in SIZE_OF_CLASS)
 
 
 def _own_facts(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[ModelConfig, ClassTable | None]:

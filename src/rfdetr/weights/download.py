@@ -14,6 +14,7 @@ from tqdm import tqdm
 from rfdetr.config.base import suggestion
 from rfdetr.console import say, warn
 from rfdetr.errors import ConfigError, WeightsError
+from rfdetr.files import user_path
 from rfdetr.weights.registry import BASE_ADDRESS, PUBLISHED, PublishedFile, cache_dir, default_file
 from rfdetr.weights.web import TIMEOUT_S, open_url, reason
 
@@ -27,16 +28,20 @@ def resolve(weights: str | Path, size: str) -> Path:
 
     Raises:
         WeightsError: there is no such file, or it cannot be downloaded.
+        ConfigError: this is not a path.
     """
     if weights == "published":
         return fetch(default_file(size))
     if str(weights) in PUBLISHED:
         return fetch(PUBLISHED[str(weights)])
-    path = Path(weights).expanduser()
+    path = user_path(weights, "pretrain_weights")
     is_bare = path.name == str(weights)
-    for candidate in (path, cache_dir() / path) if is_bare else (path,):
-        if candidate.is_file():
-            return candidate
+    try:
+        for candidate in (path, cache_dir() / path) if is_bare else (path,):
+            if candidate.is_file():
+                return candidate
+    except OSError as error:  # too long a name
+        raise WeightsError(f"pretrain_weights: {path}: {error.strerror}") from None
     raise WeightsError(_nothing_there(path, is_bare))
 
 

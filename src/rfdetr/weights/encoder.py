@@ -76,6 +76,8 @@ def _fitted(content: Mapping[str, Any], size: int, detector: Detector) -> tuple[
 def _find(path: Path) -> Path:
     """The file itself, or the one in a folder as Hugging Face saves it."""
     if not path.is_dir():
+        if path.is_file() and path.suffix != ".safetensors":
+            raise WeightsError(f"{path}: not a .safetensors file, nor a folder with a model.safetensors")
         return path
     file = path / "model.safetensors"
     if not file.is_file():

@@ -30,6 +30,8 @@ def published_weights(content: Mapping[str, Any], file_size: int) -> dict[str, T
     found = _unwrapped(_state_dict(content))
     if any(".base_model.model." in name or "lora_" in name for name in found):
         raise WeightsError("holds LoRA adapters; merge them into the encoder (merge_and_unload of PEFT) and save again")
+    # Counters, as of batch norms, are nothing to load.
+    found = {name: tensor for name, tensor in found.items() if tensor.dim() or tensor.is_floating_point()}
     mask = found.pop("_kp_active_mask", None)
     if (mask is not None and mask.numel()) or any(name.startswith("keypoint_head.") for name in found):
         raise WeightsError(KEYPOINTS)
@@ -64,7 +66,7 @@ def check_tensors(weights: Mapping[str, Tensor], file_size: int) -> None:
     # A view can pretend any size; copied it would become that large.
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > file_size:
         raise WeightsError("damaged: its tensors claim to be larger than the file")
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in weights.items() if not tensor.float().isfinite().all()]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise WeightsError(

@@ -31,6 +31,8 @@ def read_file(path: Path, trust: bool = False) -> dict[str, Any]:
     try:
         if path.is_dir():
             raise WeightsError(f"{path}: is a folder; name the weight file in it")
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: is a pipe or a device, not a weight file")
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(512)

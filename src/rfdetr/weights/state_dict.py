@@ -1,6 +1,7 @@
 """Fit weights to a model of other classes, queries or resolution; say what was changed."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from rfdetr.models.dinov2 import resize_positions
 
 POSITIONS = "backbone.vit.embeddings.position_embeddings"
 UNUSED = "backbone.vit.embeddings.mask_token"
+_SELECTION_HEAD = re.compile(r"transformer\.enc_out\w*\.\d+\.")
 QUERIES = ("refpoint_embed.weight", "query_feat.weight")
 
 
@@ -107,7 +109,7 @@ def _fit_queries(fitted: dict[str, Tensor], detector: Detector) -> list[str]:
 
 def _fit_selection_heads(fitted: dict[str, Tensor], group_of: list[int]) -> None:
     """Group i gets the modules of group `group_of[i]`, named as in `transformer.enc_output.<group>.weight`."""
-    grouped = {name: fitted.pop(name) for name in list(fitted) if name.startswith("transformer.enc_o")}
+    grouped = {name: fitted.pop(name) for name in list(fitted) if _SELECTION_HEAD.match(name)}
     for name, tensor in grouped.items():
         transformer, module, source, rest = name.split(".", 3)
         for group, wanted in enumerate(group_of):
