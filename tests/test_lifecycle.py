@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import rfdetr
-from rfdetr import RFDETR, ConfigError, DatasetError, RFDETRMedium, RFDETRNano, RFDETRSmall, WeightsError
+from rfdetr import RFDETR, ConfigError, DatasetError, RFDETRLarge, RFDETRMedium, RFDETRNano, RFDETRSmall, WeightsError
 from rfdetr.classes import ClassTable
 from rfdetr.coco_names import COCO
 from rfdetr.config.presets import preset
@@ -199,7 +201,75 @@ def test_a_path_that_cannot_be_saved_to(tmp_path: Path, name: str, message: str)
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX")
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(WeightsError, match=r"pipe.pth: is a pipe or a device, not a weight file"):
+        rfdetr.from_checkpoint(tmp_path / "pipe.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_full_disk_is_one_message_and_the_old_file_stays(tmp_path: Path, suffix: str) -> None:
+    resource = pytest.importorskip("resource")
+    model = rfdetr.from_checkpoint(written(tmp_path / "file.pth"), device="cpu")
+    path = tmp_path / f"mine.{suffix}"
+    path.write_bytes(b"old")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"save: .*mine.*: cannot be written"):
+            model.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file.pth", path.name]
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = rfdetr.from_checkpoint(written(tmp_path / "file.pth"), device="cpu")
+    model.save("~/mine.pth")
+    assert torch.equal(head_rows(rfdetr.from_checkpoint("~/mine.pth", device="cpu")), head_rows(model))
+
+
+@pytest.mark.parametrize("path", [None, b"x.pth", "", "a\0b.pth", 7], ids=repr)
+def test_what_is_no_path(tmp_path: Path, path: Any) -> None:
+    model = rfdetr.from_checkpoint(written(tmp_path / "file.pth"), device="cpu")
+    with pytest.raises(ConfigError, match="from_checkpoint: expected a path, got"):
+        rfdetr.from_checkpoint(path)
+    with pytest.raises(ConfigError, match="save: expected a path, got"):
+        model.save(path)
+
+
+@pytest.mark.parametrize(
+    "claim", [{"hidden_dim": 2**17}, {"positional_encoding_size": 10**6}, {"group_detr": 10**6}], ids=str
+)
+def test_a_file_cannot_ask_for_memory_that_it_has_no_weights_for(tmp_path: Path, claim: dict[str, int]) -> None:
+    file = {"model": {"class_embed.bias": torch.zeros(91)}, "model_name": "RFDETRNano", "model_config": claim}
+    torch.save(file, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match=r"bomb.pth: not a detector of RF-DETR"):
+        rfdetr.from_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_a_size_that_is_only_guessed_gives_way_to_the_one_that_is_named(tmp_path: Path) -> None:
+    """Medium and Large have the same weights but for the grid of positions."""
+    config = preset("large").replace(resolution=576, positional_encoding_size=36, num_classes=3)
+    torch.save({"model": to_published(Detector(config).state_dict())}, tmp_path / "best.pth")
+    assert rfdetr.from_checkpoint(tmp_path / "best.pth", device="cpu").config.size == "medium"
+    assert RFDETRLarge.from_checkpoint(tmp_path / "best.pth", device="cpu").config.size == "large"
+
+
 # The class table
+
+
+def test_the_ids_of_the_latest_dataset_are_kept_with_the_logits_of_the_model(tmp_path: Path) -> None:
+    model = rfdetr.from_checkpoint(written(tmp_path / "file.pth"), device="cpu")
+    before = head_rows(model)
+    categories = [category(5, "tram"), category(7, "car"), category(9, "bus")]
+    model.train(dataset_dir=dataset(tmp_path / "data", categories, 7), output_dir=tmp_path / "run", **STILL)
+    assert model.classes == ClassTable((9, 7, 5), ("bus", "car", "tram"), (0, 1, 2))
+    torch.testing.assert_close(head_rows(model), before, rtol=0, atol=1e-6)
 
 
 @dataclass

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -9,7 +10,7 @@ from rfdetr.boxes import cxcywh_to_xyxy, giou
 from rfdetr.models.mask_points import MaskSupervision
 from rfdetr.models.matcher import Matches, mask_costs, match, matching_cost
 from rfdetr.types import LayerOutputs, MaskLogits, Target
-from tests.tiny import random_mask_targets, random_outputs, random_targets
+from tests.tiny import random_mask_targets, random_outputs, random_targets, with_masks
 
 
 def cost_of(layer: LayerOutputs, image: int, target: Target) -> Tensor:
@@ -141,3 +142,22 @@ def test_the_number_of_pairs_of_each_image_is_known() -> None:
     (matches,) = match([layer], targets, groups=3)
     assert matches.counts == (6, 0, 12)  # the third image has more objects than a group has queries
     assert matches.image.bincount().tolist() == [6, 0, 12]
+
+
+def test_costs_are_those_of_float32_under_autocast() -> None:
+    """Sums over the points of a large object leave the range of float16."""
+    targets = random_mask_targets([2])
+    layer = with_masks(random_outputs(1, 6))
+    layer["pred_masks"] = replace(layer["pred_masks"], bias=torch.tensor([3e4]))
+    torch.manual_seed(0)
+    (plain,) = match([layer], targets, groups=1)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        (mixed,) = match([layer], targets, groups=1)
+    assert pairs(mixed) == pairs(plain)
+
+
+def test_a_mask_grid_of_few_cells_still_has_a_point() -> None:
+    targets, layer = random_mask_targets([2]), with_masks(random_outputs(1, 6))
+    usual, coarse = (match([layer], targets, 1, MaskSupervision(0, 0, ratio)) for ratio in (16, 10**6))
+    assert pairs(coarse[0]) == pairs(usual[0])

@@ -27,3 +27,12 @@ def test_a_row_has_everything_by_name() -> None:
     }
     assert report.row(per_class=False) == plain
     assert report.row(per_class=True) == {**plain, "val/AP/cat": 0.25, "val/ema_AP/cat": 0.25}
+
+
+def test_each_class_has_an_ap_of_boxes_and_of_masks() -> None:
+    result = EvaluationResult({"mAP_50_95": 0.5}, {"cat": 0.25}, 1, 2, segm_per_class={"cat": 0.125})
+    report = EpochReport(2, 8, 0.125, {}, 10.0, results={REGULAR: result})
+    assert {name: value for name, value in report.row(per_class=True).items() if "AP/" in name} == {
+        "val/AP/cat": 0.25,
+        "val/segm_AP/cat": 0.125,
+    }
