@@ -9,8 +9,9 @@ from torch import Tensor
 from rfdetr.boxes import to_pixels
 from rfdetr.types import LayerOutputs, Predictions
 
-# Pixels of all masks that are enlarged at a time: bounds the memory of large images with many objects.
-PIXELS_AT_ONCE = 1 << 24
+# Pixels of all masks that are enlarged at a time: bounds the memory of large images with many objects. Pieces of this
+# size stay in the allocator's reach, where larger ones are mapped anew each time.
+PIXELS_AT_ONCE = 1 << 22
 
 
 def postprocess(
@@ -40,7 +41,11 @@ def postprocess(
 def full_size_masks(
     mask_logits: Float[Tensor, "N h w"], size_hw: tuple[int, int]
 ) -> Iterator[Bool[Tensor, "n height width"]]:
-    """Masks at the size of the original image, which the mask grid covers whole; a few at a time, in order."""
+    """Masks at the size of the original image, which the mask grid covers whole; a few at a time, in order.
+
+    They lie in memory column by column, as run-length code runs.
+    """
     height, width = size_hw
     for part in mask_logits.split(max(1, PIXELS_AT_ONCE // (height * width))):
-        yield F.interpolate(part.unsqueeze(1), size_hw, mode="bilinear", align_corners=False).squeeze(1) > 0
+        columns = F.interpolate(part.mT.unsqueeze(1), (width, height), mode="bilinear", align_corners=False)
+        yield (columns.squeeze(1) > 0).mT
