@@ -26,6 +26,7 @@ from rfdetr.classes import ClassTable
 from rfdetr.coco_names import COCO
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.presets import class_name
+from rfdetr.console import warn
 from rfdetr.errors import ConfigError, WeightsError
 from rfdetr.files import write_atomically
 from rfdetr.version import __version__
@@ -166,4 +167,7 @@ def _classes(settings: Mapping[str, Any], num_classes: int) -> ClassTable | None
     names = class_names_of(settings)
     if num_classes == COCO_LOGITS - 1 and names in ([], list(COCO.names)):
         return COCO
-    return ClassTable.from_categories(enumerate(names)) if 0 < len(names) <= num_classes + 1 else None
+    if len(names) > num_classes + 1:
+        warn(f"the weights have {num_classes} classes, but their file names {len(names)}: the names are left out")
+        return None
+    return ClassTable.from_categories(enumerate(names)) if names else None
