@@ -25,7 +25,7 @@ from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtyp
 from rfdetr.training.epoch import REGULAR
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.training.run_dir import RunDir
-from rfdetr.weights.architecture import SHOWN, as_size, differences, shape_facts
+from rfdetr.weights.architecture import as_size, differences, hidden_facts
 from rfdetr.weights.checkpoint import SUFFIXES, Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
 from rfdetr.weights.encoder import load_encoder
@@ -127,8 +127,7 @@ def _check_architecture(path: Path, checkpoint: Checkpoint, config: ModelConfig)
     """Raises:
     WeightsError: the file is of another architecture; says in what, and which class opens it.
     """
-    shown = shape_facts(checkpoint.weights)
-    lacking = [name for name in SHOWN if name not in shown]
+    lacking = hidden_facts(checkpoint.weights)
     if lacking:  # nothing but the weights vouches for sizes that memory is asked for
         raise WeightsError(f"{path}: not a detector of RF-DETR: its weights do not show its {', '.join(lacking)}")
     problems = differences(checkpoint.known, config)
@@ -195,7 +194,7 @@ def _check_no_mask_settings(config: TrainConfig) -> None:
     """Raises:
     ConfigError: settings of masks, for a model that has none.
     """
-    changed = [name for name in MASK_SETTINGS if getattr(config, name) != TrainConfig.model_fields[name].default]
+    changed = [name for name in MASK_SETTINGS if config.is_changed(name)]
     if changed:
         raise ConfigError(f"{', '.join(changed)}: of no effect on a detection model; leave it out or use a seg- size")
 

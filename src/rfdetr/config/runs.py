@@ -165,12 +165,12 @@ class TrainConfig(Config):
     def _fits_together(self) -> Self:
         if self.lr_scheduler == "step" and self.lr_min_factor:
             raise ValueError("lr_min_factor is the floor of lr_scheduler='cosine'; with 'step' it has no effect")
-        if self.lr_scheduler == "cosine" and self._is_changed("lr_drop"):
+        if self.lr_scheduler == "cosine" and self.is_changed("lr_drop"):
             raise ValueError("lr_drop belongs to lr_scheduler='step'; with 'cosine' it has no effect")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}")
         for name in ("early_stopping_patience", "early_stopping_min_delta", "early_stopping_use_ema"):
-            if self._is_changed(name) and not self.early_stopping:
+            if self.is_changed(name) and not self.early_stopping:
                 raise ValueError(f"{name} has no effect without early_stopping=True")
         if self.num_workers == 0:
             for name in ("persistent_workers", "prefetch_factor"):
@@ -178,7 +178,8 @@ class TrainConfig(Config):
                     raise ValueError(f"{name} needs num_workers > 0")
         return self
 
-    def _is_changed(self, name: str) -> bool:
+    def is_changed(self, name: str) -> bool:
+        """Whether a setting differs from its default."""
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 

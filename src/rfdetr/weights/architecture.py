@@ -31,22 +31,6 @@ OTHER_LICENCE = (
 FITTED = ("size", "resolution", "positional_encoding_size", "num_queries", "num_select", "group_detr", "num_classes")
 
 
-# What the weights of every detector show.
-SHOWN = (
-    "patch_size",
-    "positional_encoding_size",
-    "encoder_width",
-    "encoder_depth",
-    "projector_scale",
-    "hidden_dim",
-    "dec_layers",
-    "sampling_points",
-    "num_queries",
-    "group_detr",
-    "num_classes",
-)
-
-
 def traits(config: ModelConfig) -> dict[str, Any]:
     """Everything that weights of the architecture have in common."""
     return {**config.model_dump(), "sampling_points": config.ca_nheads * config.dec_n_points}
@@ -54,6 +38,16 @@ def traits(config: ModelConfig) -> dict[str, Any]:
 
 def shape_facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the shapes of weights (under our names) give away of `traits`."""
+    return {name: value for name, value in _shown(weights).items() if value or name == "segmentation_head"}
+
+
+def hidden_facts(weights: Mapping[str, Tensor]) -> list[str]:
+    """What `shape_facts` lacks, where weights are not those of a whole detector."""
+    return [name for name in _shown(weights) if name not in shape_facts(weights)]
+
+
+def _shown(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """0 or empty stands for what the shapes do not show."""
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
     def side(name: str, axis: int) -> int:
@@ -62,7 +56,7 @@ def shape_facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     groups = _count("transformer.enc_output", shapes)
     levels = _count("backbone.projector.stages", shapes)
     positions = side("backbone.vit.embeddings.position_embeddings", 1)
-    facts = {
+    return {
         "patch_size": side("backbone.vit.embeddings.projection.weight", 3),
         "positional_encoding_size": math.isqrt(max(positions - 1, 0)),
         "encoder_width": side("backbone.vit.embeddings.projection.weight", 0),
@@ -74,9 +68,8 @@ def shape_facts(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_queries": side("query_feat.weight", 0) // max(groups, 1),
         "group_detr": groups,
         "num_classes": max(side("class_embed.bias", 0) - 1, 0),
+        "segmentation_head": any(name.startswith("segmentation_head.") for name in shapes),
     }
-    is_segmentation = any(name.startswith("segmentation_head.") for name in shapes)
-    return {**{setting: value for setting, value in facts.items() if value}, "segmentation_head": is_segmentation}
 
 
 def _count(stem: str, names: Iterable[str]) -> int:

@@ -88,11 +88,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write_atomically(path, write)
     except (SafetensorError, RuntimeError) as error:  # what the libraries make of a full disk
-        raise OSError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0]
+        raise OSError(str(error).split("\n", 1)[0]) from error
 
 
 def _save_safetensors(path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
