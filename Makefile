@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup check lock clean
+.PHONY: demo test setup check docs lock clean
 
 demo: setup
 	$(BIN)/rfdetr demo
@@ -23,6 +23,10 @@ setup: .venv/ready
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch .venv/ready
+
+# After a change of a setting.
+docs: setup
+	$(BIN)/rfdetr settings > docs/settings.md
 
 # After a change of dependencies in pyproject.toml.
 lock:

@@ -18,6 +18,7 @@ TENSOR_MODULES = (
     "rfdetr.data.segmentations",
     "rfdetr.data.transforms",
     "rfdetr.report.draw",
+    "rfdetr.report.samples",
 )
 install_import_hook(TENSOR_MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "clip_max_norm": 1.0,
     "augment": "none",
     "multi_scale": False,
+    "sample_interval": 0,
     "tensorboard": False,
 }
 
@@ -94,6 +95,16 @@ def test_the_test_split_can_be_evaluated_at_the_end(trained: Trained) -> None:
     assert json.loads((trained.result.output_dir / "metrics.json").read_text())["test"] == test
     assert test.pop("losses")["loss"] > 0
     assert test == trained.model.evaluate(dataset_dir=trained.dataset_dir, batch_size=8, num_workers=0).to_json()
+
+
+def test_the_loss_of_the_test_split_can_be_left_out(untrained: Path, tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        write_coco(tmp_path, split)
+    for wanted in (True, False):
+        model = RFDETR.from_checkpoint(untrained, device="cpu")
+        settings = {**SETTINGS, "use_ema": False, "run_test": True, "compute_test_loss": wanted}
+        result = model.train(dataset_dir=tmp_path, output_dir=tmp_path / "run", **settings)
+        assert ("losses" in result.metrics["test"]) == wanted
 
 
 def test_afterwards_the_model_holds_the_best_weights(trained: Trained) -> None:
@@ -176,6 +187,22 @@ def renamed(dataset_dir: Path, folder: Path, names: dict[str, str]) -> Path:
     return folder
 
 
+def test_other_names_go_by_the_order_of_the_dataset(trained: Trained, tmp_path: Path) -> None:
+    """The same pictures with foreign names, and numbers in the opposite order."""
+    dataset = renamed(trained.dataset_dir, tmp_path / "dataset", {name: name.upper() for name in NAMES})
+    file = dataset / "test" / "_annotations.coco.json"
+    content = json.loads(file.read_text())
+    for row in content["categories"]:
+        row["id"] = 500 - row["id"]
+    for row in content["annotations"]:
+        row["category_id"] = 500 - row["category_id"]
+    file.write_text(json.dumps(content))
+    expected = trained.model.evaluate(dataset_dir=trained.dataset_dir, num_workers=0)
+    found = trained.model.evaluate(dataset_dir=dataset, class_names=NAMES[::-1], num_workers=0)
+    assert found.to_json() == expected.to_json()
+    assert found["mAP_50"] != 0
+
+
 def test_a_resolution_to_train_at_stays(trained: Trained, tmp_path: Path) -> None:
     model = RFDETR.from_checkpoint(trained.result.best_checkpoint, device="cpu")
     result = model.train(
@@ -250,7 +277,7 @@ def test_a_dataset_that_cannot_be_used_is_one_error_before_training(
         pytest.param(
             {"batch_size": 0, "precision": "int8"},
             "TrainConfig has 2 problems:\n"
-            "  batch_size: input should be greater than 0, got 0\n"
+            "  batch_size: input should be greater than 0, or 'auto', got 0\n"
             "  precision: input should be 'auto', '32', 'bf16' or 'fp16', got 'int8'",
             id="values",
         ),
@@ -259,7 +286,7 @@ def test_a_dataset_that_cannot_be_used_is_one_error_before_training(
         ),
         pytest.param(
             {"resolution": 100},
-            "ModelConfig: resolution=100 is not a multiple of patch_size x num_windows = 32; nearest: 96 or 128",
+            "TrainConfig: resolution=100 is not a multiple of patch_size x num_windows = 32; nearest: 96 or 128",
             id="model",
         ),
     ],

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rfdetr.devices import autocast_dtype, pick_device
+from rfdetr.devices import autocast_dtype, pick_device, training_device
 from rfdetr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -35,6 +35,54 @@ def test_a_cuda_device_beyond_the_last() -> None:
 def test_mps_where_there_is_none() -> None:
     with pytest.raises(ConfigError, match="'mps' asked for, but this machine has none"):
         pick_device("mps")
+
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has a GPU")
+
+
+@without_gpu
+def test_training_is_on_what_there_is_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert training_device("cuda") == CPU
+    assert capsys.readouterr().out == "device: no CUDA device here; training on the CPU\n"
+
+
+@without_gpu
+@pytest.mark.parametrize("name", ["cuda", "cpu"])
+def test_an_accelerator_decides_in_silence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training_device(name, "cpu") == CPU
+    assert capsys.readouterr().out == ""
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    ("name", "accelerator", "message"),
+    [
+        pytest.param("cuda:1", "auto", "device: 'cuda:1' asked for, but torch sees no CUDA device here", id="GPU"),
+        pytest.param("mps", "auto", "device: 'mps' asked for, but this machine has none", id="MPS"),
+        pytest.param("cuda", "gpu", "accelerator: 'gpu' asked for, but this machine has none", id="any GPU"),
+        pytest.param("cuda", "mps", "accelerator: 'mps' asked for, but this machine has none", id="kind"),
+    ],
+)
+def test_a_device_to_train_on_that_is_not_there(name: str, accelerator: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        training_device(name, accelerator)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize(
+    ("name", "accelerator", "device"),
+    [
+        ("cuda", "auto", "cuda"),
+        ("cuda", "gpu", "cuda"),
+        ("cuda:0", "cuda", "cuda:0"),
+        ("cpu", "auto", "cpu"),
+        ("cuda", "cpu", "cpu"),
+    ],
+)
+def test_training_with_a_gpu(name: str, accelerator: str, device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training_device(name, accelerator) == torch.device(device)
+    assert capsys.readouterr().out == ""
 
 
 def test_number_format() -> None:

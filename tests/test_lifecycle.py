@@ -34,6 +34,7 @@ STILL: dict[str, Any] = {
     "use_ema": False,
     "augment": "none",
     "multi_scale": False,
+    "sample_interval": 0,
     "tensorboard": False,
 }
 TRAFFIC = ClassTable.from_categories([(1, "bus"), (2, "car"), (3, "tram")])

@@ -21,24 +21,19 @@ MODULES = {
 # A module imports from its own layer or lower ones.
 LAYERS = {
     **dict.fromkeys(("errors", "types", "boxes", "masks", "classes", "coco_names", "files", "console", "version"), 0),
-    **dict.fromkeys(("config", "devices"), 1),
+    **dict.fromkeys(("config", "devices", "distributed", "launch"), 1),
     **dict.fromkeys(("models", "data"), 2),
     **dict.fromkeys(("weights", "inference"), 3),
     "evaluation": 4,
-    **dict.fromkeys(("training", "report"), 5),
-    **dict.fromkeys(("lifecycle", "api"), 6),
-    **dict.fromkeys(("cli", "__main__"), 7),
+    "report": 5,
+    "training": 6,
+    **dict.fromkeys(("lifecycle", "api"), 7),
+    **dict.fromkeys(("cli", "__main__"), 8),
 }
-APART = {
-    ("models", "data"),
-    ("data", "models"),
-    ("training", "report"),
-    ("report", "training"),
-    ("weights", "inference"),
-}
+APART = {("models", "data"), ("data", "models"), ("weights", "inference")}
 ENTRANCE = {"api", "config", "errors", "version"}
 """What the package itself imports."""
-HEAVY = {"torch", "lightning", "torchvision", "supervision", "matplotlib"}
+HEAVY = {"torch", "torchvision", "supervision", "matplotlib"}
 
 
 @cache

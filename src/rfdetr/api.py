@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.presets import preset
-from rfdetr.config.runs import EvaluateConfig, TrainConfig
+from rfdetr.config.runs import EvaluateConfig, TrainConfig, train_problems
 from rfdetr.config.verbs import takes_fields, takes_settings
 from rfdetr.errors import ConfigError
 from rfdetr.files import user_path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rfdetr.evaluation.results import EvaluationResult
     from rfdetr.inference.sources import ImageSource
     from rfdetr.models.detector import Detector
+    from rfdetr.training.rehearsal import Rehearsal
     from rfdetr.training.run import TrainingResult
 
 
@@ -40,7 +41,7 @@ class RFDETR:
 
     size: ClassVar[str | None] = None
 
-    @takes_fields(ModelSettings)
+    @takes_fields(ModelSettings, lambda self, valid: train_problems(preset(self.size), valid) if self.size else [])
     def __init__(self, settings: ModelSettings) -> None:
         from rfdetr.lifecycle import open_size
 
@@ -96,7 +97,7 @@ class RFDETR:
         names = self.classes.name_of
         return [names.get(class_id, "") for class_id in range(max(names, default=-1) + 1)]
 
-    @takes_settings(TrainConfig)
+    @takes_settings(TrainConfig, lambda self, valid: train_problems(self.config, valid))
     def train(self, config: TrainConfig) -> TrainingResult:
         """Train on a dataset, from the weights the model holds; afterwards it holds the best ones of the run.
 
@@ -109,6 +110,21 @@ class RFDETR:
 
         self._model, result = train_model(self._model, self._settings, config)
         return result
+
+    @takes_settings(TrainConfig, lambda self, valid: train_problems(self.config, valid))
+    def rehearse(self, config: TrainConfig) -> Rehearsal:
+        """Try `train` with these settings: its steps, schedule, files, and about how much memory and time it will take.
+
+        A few steps and batches are run on a copy of the model. Nothing is changed or written.
+
+        Raises:
+            ConfigError: a setting is wrong, or there is not enough memory.
+            DatasetError: the dataset cannot be trained on.
+            TrainingError: the loss is not finite.
+        """
+        from rfdetr.lifecycle import rehearse_model
+
+        return rehearse_model(self._model, self._settings, config)
 
     @takes_settings(EvaluateConfig)
     def evaluate(self, config: EvaluateConfig) -> EvaluationResult:

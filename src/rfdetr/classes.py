@@ -1,10 +1,12 @@
 """The class table: which dataset category stands behind which logit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import Self
+
+from rfdetr.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,24 @@ class ClassTable:
             "names": list(self.names),
             "class_ids": list(self.class_ids),
         }
+
+    def renamed(self, names: Sequence[str]) -> "ClassTable":
+        """The same rows under other names, in their order.
+
+        Raises:
+            ConfigError: not as many names as rows, or the same names in another order, which would mix up classes.
+        """
+        if len(names) != len(self.names):
+            raise ConfigError(
+                f"class_names: {len(names)} names for {len(self.names)} classes ({', '.join(self.names)}); "
+                "give one for each, in this order"
+            )
+        if tuple(names) != self.names and sorted(names) == sorted(self.names):
+            raise ConfigError(
+                f"class_names: the dataset has the same names in another order: {', '.join(self.names)}. "
+                "Names are given by position; leave class_names out"
+            )
+        return ClassTable(self.category_ids, tuple(names), self.class_ids)
 
     def with_ids_of(self, other: "ClassTable") -> "ClassTable":
         """The same logits, with the category ids that another table gives to the same names."""

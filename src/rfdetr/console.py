@@ -1,13 +1,26 @@
-"""The lines a user sees."""
+"""The lines a user sees. Of the processes that torchrun or srun have started, the first one alone speaks."""
 
+import os
 import sys
 
 
 def say(message: str) -> None:
     """One line of progress or result, on standard output at once."""
-    print(message, flush=True)
+    if not is_heard():
+        return
+    try:
+        print(message, flush=True)
+    except BrokenPipeError:  # whoever read it has gone, as `head` does; the work goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(message: str) -> None:
     """Something the user should know and that does not stop the run, on standard error."""
-    print(f"rfdetr: warning: {message}", file=sys.stderr, flush=True)
+    if is_heard():
+        print(f"rfdetr: warning: {message}", file=sys.stderr, flush=True)
+
+
+def is_heard() -> bool:
+    if "WORLD_SIZE" in os.environ:
+        return os.environ.get("RANK", "0") == "0"
+    return "SLURM_STEP_NUM_TASKS" not in os.environ or os.environ.get("SLURM_PROCID", "0") == "0"

@@ -3,6 +3,7 @@
 import torch
 
 from rfdetr.config.runs import Precision
+from rfdetr.console import say
 from rfdetr.errors import ConfigError
 
 
@@ -24,6 +25,27 @@ def pick_device(name: str | None) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' asked for, but this machine has none. Use device='cpu'")
     return device
+
+
+def training_device(name: str, accelerator: str = "auto") -> torch.device:
+    """Where to train. "cuda" is the best there is, and says so where that is no CUDA device; other names are strict.
+
+    Raises:
+        ConfigError: the named device, or one of the accelerator's kind, is not on this machine.
+    """
+    if accelerator == "auto":
+        if name != "cuda":
+            return pick_device(name)
+        device = pick_device(None)
+        if device.type != "cuda":
+            say(f"device: no CUDA device here; training on {'MPS' if device.type == 'mps' else 'the CPU'}")
+        return device
+    kinds = {"gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [kind for kind in kinds if there[kind]]
+    if not found:
+        raise ConfigError(f"accelerator: {accelerator!r} asked for, but this machine has none. Use accelerator='cpu'")
+    return pick_device(name if torch.device(name).type in found else found[0])
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

@@ -6,6 +6,8 @@ RFDETRError
 +-- ImageError     an image cannot be read
 +-- TrainingError  a training run cannot go on
 +-- WeightsError   a checkpoint is missing, damaged, or made for another architecture
+
+Interrupted, a SystemExit, ends a program whose training run was stopped by a signal.
 """
 
 
@@ -31,3 +33,7 @@ class TrainingError(RFDETRError):
 
 class WeightsError(RFDETRError):
     """A checkpoint is missing, damaged, or made for another architecture."""
+
+
+class Interrupted(SystemExit):
+    """A run was stopped by SIGTERM or Ctrl-C and has saved its state. The exit status is 128 + the signal's number."""

@@ -1,7 +1,8 @@
 """The life of a model behind the facade: opened from weights, fitted to a dataset, trained, evaluated, saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,31 @@ import torch
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.presets import class_name, configure, preset
-from rfdetr.config.runs import EvaluateConfig, TrainConfig
+from rfdetr.config.runs import EvaluateConfig, Split, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
 from rfdetr.data.headers import check_headers
 from rfdetr.devices import pick_device
+from rfdetr.distributed import World, broadcast, process_group, rank_and_world_size, world_of_environment
 from rfdetr.errors import ConfigError, DatasetError, WeightsError
-from rfdetr.evaluation.evaluate import evaluate, run_all
+from rfdetr.evaluation.evaluate import evaluate
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, user_path, write_json
+from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
-from rfdetr.training.callbacks.validation import ValidationLoss, evaluation_dtype
 from rfdetr.training.epoch import REGULAR
+from rfdetr.training.fitting import fitting_batch_size
+from rfdetr.training.placement import placement
+from rfdetr.training.rehearsal import Rehearsal, rehearse
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.training.run_dir import RunDir
+from rfdetr.training.validation import evaluate_weights
 from rfdetr.weights.architecture import as_size, differences, hidden_facts
 from rfdetr.weights.checkpoint import SUFFIXES, Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
 from rfdetr.weights.encoder import load_encoder
 from rfdetr.weights.state_dict import ClassHeads, load_fitted
-
-MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_ratio")
 
 
 @dataclass(frozen=True)
@@ -154,66 +158,90 @@ def _report(changes: list[str]) -> None:
 def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> tuple[Model, TrainingResult]:
     """Fit the model to the dataset's classes, train it, and open the best weights.
 
+    With several `devices` it is done in as many processes, unless torchrun or srun has started them already.
+
     Raises:
         ConfigError: a setting contradicts the dataset or the machine.
         DatasetError: the dataset cannot be trained on.
-        TrainingError: the loss stopped being finite.
+        TrainingError: the loss stopped being finite, or a file cannot be written.
+        Interrupted: by a signal; the state is saved.
     """
-    device = pick_device(config.device) if config.device else model.device
-    masks = model.detector.config.segmentation_head
-    if not masks:
-        _check_no_mask_settings(config)
-    train_split = read_coco(config.dataset_dir, "train", masks=masks)
-    if model.classes is not None and set(model.classes.names) == set(train_split.classes.names):
-        # The dataset the model knows: keep what its logits stand for (COCO's ids, for one).
-        train_split = train_split.with_classes(model.classes.with_ids_of(train_split.classes))
-    classes = train_split.classes
-    valid_split = read_coco(config.dataset_dir, "valid", classes, masks)
-    test_split = read_coco(config.dataset_dir, "test", classes, masks) if config.run_test else None
-    for split in (train_split, valid_split, test_split):
-        if split is not None:
-            check_headers(split)
+    world = world_of_environment()
+    devices = placement(config, settings, world)
+    if world is None and len(devices) > 1:
+        on_host = replace(model, detector=model.detector.cpu())
+        try:
+            trained, result = run_in_processes(
+                len(devices), train_model, on_host, settings, config.replace(device=devices[0].type)
+            )
+        finally:
+            model.detector.to(model.device)
+        trained.detector.to(trained.device)
+        return trained, result
+    world = world or World(rank=0, local_rank=0, size=1, local_size=1)
+    device = devices[world.local_rank]
+    is_group = world.size > 1 or config.strategy == "ddp"
+    with process_group(world, device) if is_group else nullcontext():
+        return _train(model, settings, config, device)
+
+
+def _train(
+    model: Model, settings: ModelSettings, config: TrainConfig, device: torch.device
+) -> tuple[Model, TrainingResult]:
+    splits = _read_splits(model, config)
+    classes = splits["train"].classes
     detector = _fitted(model, classes, settings, config)
+    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     try:
-        result = train(detector, train_split, valid_split, config, settings, device)
+        result = train(detector, splits["train"], splits["valid"], config, settings, device)
     except BaseException:
         # The model is what it was; what the run has reached is in its checkpoints.
         detector.load_state_dict(before)
         detector.to(model.device)
         raise
-    detector.load_state_dict(load_checkpoint(result.best_checkpoint).weights)
-    trained = Model(detector.to(device).eval(), classes, device)
-    if test_split is not None:
-        result.metrics["test"] = _test(trained, test_split, config)
-        write_json(RunDir(result.output_dir).results, result.metrics)
+    is_main = rank_and_world_size()[0] == 0
+    # The processes may have no disk in common.
+    detector.load_state_dict(broadcast(load_checkpoint(result.best_checkpoint).weights if is_main else {}))
+    trained = Model(detector.eval(), classes, device)
+    if "test" in splits:
+        result.metrics["test"] = _test(trained, splits["test"], config)
+        if is_main:
+            write_json(RunDir(result.output_dir).results, result.metrics)
     return trained, result
 
 
-def _check_no_mask_settings(config: TrainConfig) -> None:
-    """Raises:
-    ConfigError: settings of masks, for a model that has none.
+def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
+    """The splits of the dataset that the run needs, with the classes that the model is to have.
+
+    Raises:
+        DatasetError: a split is missing or broken.
+        ConfigError: `class_names` does not fit.
     """
-    changed = [name for name in MASK_SETTINGS if config.is_changed(name)]
-    if changed:
-        raise ConfigError(f"{', '.join(changed)}: of no effect on a detection model; leave it out or use a seg- size")
+    masks = model.detector.config.segmentation_head
+    train_split = read_coco(config.dataset_dir, "train", masks=masks)
+    splits: dict[Split, Annotations] = {"train": train_split}
+    names: tuple[Split, ...] = ("valid", "test") if config.run_test else ("valid",)
+    for name in names:
+        splits[name] = read_coco(config.dataset_dir, name, train_split.classes, masks)
+    for name, split in splits.items():
+        check_headers(split)
+        renamed = split if config.class_names is None else split.renamed(config.class_names)
+        if model.classes is not None and set(model.classes.names) == set(renamed.classes.names):
+            # The dataset the model knows: keep what its logits stand for (COCO's ids, for one).
+            renamed = renamed.with_classes(model.classes.with_ids_of(renamed.classes))
+        splits[name] = renamed
+    return splits
 
 
 def _test(model: Model, split: Annotations, config: TrainConfig) -> dict[str, Any]:
     """Metrics of the test split, with the losses under `losses`."""
-    losses = ValidationLoss(model.device, config)
-    evaluators = run_all(
-        {REGULAR: model.detector},
-        split,
-        batch_size=config.eval_batch_size or config.batch_size,
-        max_dets=config.eval_max_dets,
-        num_workers=config.num_workers,
-        device=model.device,
-        dtype=evaluation_dtype(config, model.device),
-        observe=losses.add if config.compute_test_loss else None,
-    )
-    metrics = evaluators[REGULAR].compute().to_json()
-    return {**metrics, "losses": losses.means()} if config.compute_test_loss else metrics
+    weights = {REGULAR: model.detector}
+    found = evaluate_weights(weights, split, config, model.device, config.compute_test_loss)
+    if found is None:
+        raise RuntimeError("nothing interrupts this evaluation")
+    results, losses = found
+    return {**results[REGULAR].to_json(), "losses": losses} if config.compute_test_loss else results[REGULAR].to_json()
 
 
 def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: TrainConfig) -> Detector:
@@ -244,6 +272,25 @@ def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: 
     return detector
 
 
+def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -> Rehearsal:
+    """What training would do, and about what it would need; the model stays as it is, and nothing is written.
+
+    Raises:
+        ConfigError: a setting contradicts the dataset or the machine, or there is not enough memory.
+        DatasetError: the dataset cannot be trained on.
+        TrainingError: the loss is not finite.
+    """
+    world = world_of_environment()
+    devices = placement(config, settings, world)
+    device = devices[world.local_rank if world else 0]
+    splits = _read_splits(model, config)
+    detector = _fitted(model, splits["train"].classes, settings, config)
+    for remark in config.remarks():
+        warn(remark)
+    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
+    return rehearse(detector, splits["train"], splits["valid"], config, device, world.size if world else len(devices))
+
+
 def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     """Evaluate on a split; with `output_dir`, leave its metrics and predictions there.
 
@@ -253,6 +300,8 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     if config.output_dir is not None:
         make_folder(Path(config.output_dir), "output_dir")
     split = read_coco(config.dataset_dir, config.split, masks=model.detector.config.segmentation_head)
+    if config.class_names is not None:
+        split = split.renamed(config.class_names)
     _check_classes(model, split)
     if model.classes is not None:
         split = split.with_classes(model.classes)

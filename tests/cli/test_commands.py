@@ -57,5 +57,11 @@ def test_settings_are_shown_for_programs(capsys: pytest.CaptureFixture[str]) -> 
         "default": 100,
         "description": "Passes over the training split.",
     }
-    assert "default" not in rows["dataset_dir"]
+    assert rows["dataset_dir"]["default"] == "Required"
+    assert rows["device"]["default"] == "cuda", "of training, not of the model"
     assert all(row["description"] for row in rows.values())
+
+
+def test_the_page_of_the_documentation_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings"]) == 0
+    assert (Path(__file__).parents[2] / "docs" / "settings.md").read_text() == capsys.readouterr().out

@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -8,20 +9,26 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.cli.commands import COMMANDS
 from rfdetr.cli.main import main
+from rfdetr.cli.settings import fields_of
 from rfdetr.config.presets import PRESETS
+from rfdetr.errors import Interrupted
 from rfdetr.version import __version__
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command_explains_every_setting(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # no line is wrapped
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     assert COMMANDS[command].summary in shown
-    for config in COMMANDS[command].configs:
-        for name in config.model_fields:
-            assert f"--{name.replace('_', '-')}" in shown
+    for name, field in fields_of(COMMANDS[command].configs).items():
+        default = "" if field.is_required() or field.default is None else rf" \[{field.default}\]"
+        meaning = re.escape(field.description or "") + default
+        assert re.search(rf"^  --{name.replace('_', '-')}\b[^\n]*\s+{meaning}$", shown, re.MULTILINE), name
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +42,21 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        pytest.param(["train", "data", "--epoch", "3"], "--epoch: no such flag. Did you mean '--epochs'?", id="flag"),
+        pytest.param(
+            ["train", "data", "--lr=0", "--epoch=3", "--dryrun"],
+            "--epoch: no such flag. Did you mean '--epochs'?\n"
+            "--dryrun: no such flag. Did you mean '--dry-run'?\n"
+            "TrainConfig: lr: input should be greater than 0, got '0'",
+            id="flags",
+        ),
+        pytest.param(["train", "a", "b"], "unexpected argument 'b' (see rfdetr --help)", id="an argument too many"),
+        pytest.param(
+            ["train", "data", "--model", "nano", "--resolution", "100", "--epochs", "0", "--mask-ce-loss-coef", "1"],
+            "TrainConfig: epochs: input should be greater than 0, got '0'\n"
+            "resolution=100 is not a multiple of patch_size x num_windows = 32; nearest: 96 or 128\n"
+            "mask_ce_loss_coef: of no effect on a detection model; leave it out or use a seg- size",
+            id="what a size cannot take",
+        ),
         pytest.param(
             ["train", "data", "--epochs", "three", "--precision", "int8"],
             "TrainConfig has 2 problems:\n"
@@ -52,7 +73,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         pytest.param(
             ["train", "data", "--model", "smal"],
-            f"model: no size 'smal'. Sizes: {', '.join(PRESETS)}. Did you mean 'small'?",
+            f"ModelChoice: model: no size 'smal'. Sizes: {', '.join(PRESETS)}. Did you mean 'small'?",
             id="size",
         ),
         pytest.param(["evaluate", "data", "--model", "nowhere.pth"], "nowhere.pth: no such file", id="weights"),
@@ -77,16 +98,19 @@ def test_a_wrong_dataset_is_one_message_and_leaves_nothing(
     assert not output_dir.exists()
 
 
-def test_an_interrupted_run_says_so(
-    tiny_file: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_run_saves_its_state(
+    tiny_file: Path, shapes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hook = register_optimizer_step_post_hook(lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         flags = ["--model", str(tiny_file), "--output-dir", str(tmp_path), "--num-workers", "0", "--no-tensorboard"]
-        assert main(["train", str(shapes), *flags]) == 130
+        with pytest.raises(Interrupted) as caught:
+            main(["train", str(shapes), *flags])
     finally:
         hook.remove()
-    assert capsys.readouterr().err == "rfdetr: interrupted\n"
+    assert caught.value.code == 130
+    assert "rfdetr: stopping after this step and saving" in capfd.readouterr().err
+    assert (tmp_path / "checkpoint.pth").exists()
 
 
 def test_the_package_runs_as_a_module() -> None:
@@ -99,3 +123,14 @@ def test_the_package_runs_as_a_module() -> None:
     assert mistake.returncode == 2
     assert "Traceback" not in mistake.stderr
     assert mistake.stderr.startswith("rfdetr: ")
+
+
+@pytest.mark.parametrize("arguments", [["settings"], ["settings", "--json"], ["train", "--help"]], ids=" ".join)
+def test_a_reader_that_has_read_enough(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "rfdetr", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -1,4 +1,5 @@
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def read(tmp_path: Path, yaml: str, *arguments: str) -> tuple[ModelChoice, Model
     [
         pytest.param(["data"], {"dataset_dir": "data"}, id="the required one needs no flag"),
         pytest.param(["--dataset-dir", "data"], {"dataset_dir": "data"}, id="but has one"),
+        pytest.param(["--class-names", "cat", "dog"], {"class_names": ["cat", "dog"]}, id="several values"),
+        pytest.param(["--epochs", "3", "--epochs", "4"], {"epochs": "4"}, id="the last wins"),
         pytest.param(["--lr-vit-layer-decay", "1"], {"lr_vit_layer_decay": "1"}, id="values stay text"),
         pytest.param(["--early-stopping"], {"early_stopping": True}, id="switched on"),
         pytest.param(["--no-use-ema"], {"use_ema": False}, id="switched off"),
@@ -43,6 +46,17 @@ def read(tmp_path: Path, yaml: str, *arguments: str) -> tuple[ModelChoice, Model
 )
 def test_flags_are_settings(arguments: list[str], expected: dict[str, Any]) -> None:
     assert parse(*arguments) == {"config": None, **expected}
+
+
+@pytest.mark.parametrize("arguments", [["a", "--dataset-dir", "b"], ["--dataset-dir", "a", "b"]])
+def test_a_value_with_and_without_its_flag(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^dataset_dir: given twice, as 'a' and as 'b'$"):
+        parse(*arguments)
+
+
+def test_a_name_of_several_configs_is_a_setting_of_all(tmp_path: Path) -> None:
+    _, settings, config = read(tmp_path, "device: cpu\n", "data", "--resolution", "128")
+    assert (settings.device, settings.resolution) == (config.device, config.resolution) == ("cpu", 128)
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -93,6 +107,20 @@ def test_a_file_that_holds_no_settings_is_named(content: str, expected: str, tmp
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing.yaml: cannot be read: No such file"):
         read_configs(parse("data", "--config", str(tmp_path / "missing.yaml")), CONFIGS)
+
+
+def test_further_problems_are_said_with_the_rest() -> None:
+    def further(valid: Mapping[str, Any]) -> list[str]:
+        return [f"resolution={valid['resolution']}, but seed={valid['seed']}"]
+
+    flags = parse("data", "--resolution", "7", "--seed", "5", "--epochs", "0")
+    with pytest.raises(ConfigError) as caught:
+        read_configs(flags, CONFIGS, further, ["--lrr: no such flag."])
+    assert str(caught.value).splitlines() == [
+        "--lrr: no such flag.",
+        "TrainConfig: epochs: input should be greater than 0, got '0'",
+        "resolution=7, but seed=5",
+    ]
 
 
 def test_what_differs_from_the_defaults_fits_on_a_line() -> None:

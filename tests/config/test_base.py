@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,14 @@ class Recipe(Config):
     """Where."""
     devices: int | str = Field(default=1, union_mode="left_to_right")
     """How many."""
+    images: PositiveInt | Literal["all"] = "all"
+    """How many."""
+    low: int = 0
+    """Not above epochs."""
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.low > self.epochs:
+            yield ("low", "epochs"), f"low={self.low} is above epochs={self.epochs}"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,13 @@ class Recipe(Config):
         pytest.param(
             {"devices": [1]}, "devices: input should be a valid integer, got [1]", id="fits no type of a union"
         ),
+        pytest.param(
+            {"images": "many"},
+            "images: input should be a valid integer, unable to parse string as an integer, or 'all', got 'many'",
+            id="neither a number nor the word",
+        ),
+        pytest.param({"rate": True}, "rate: is not a switch, got True", id="a switch for a number"),
+        pytest.param({"low": 2, "epochs": 1}, "low=2 is above epochs=1", id="a contradiction"),
         pytest.param(
             {"epochs": 1.5},
             "epochs: input should be a valid integer, got a number with a fractional part, got 1.5",
@@ -62,12 +78,24 @@ def test_a_missing_setting_is_named_with_its_meaning() -> None:
 
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        TrainConfig.from_dict({"dataset_dir": "data", "precision": "int8", "epoch": 3})
+        TrainConfig(dataset_dir="d", epochs=0, lr=-1, epoch=3, early_stopping_patience=5)  # type: ignore[call-arg]
     assert str(caught.value).splitlines() == [
-        "TrainConfig has 2 problems:",
-        "  precision: input should be 'auto', '32', 'bf16' or 'fp16', got 'int8'",
+        "TrainConfig has 4 problems:",
+        "  epochs: input should be greater than 0, got 0",
+        "  lr: input should be greater than 0, got -1",
         "  epoch: no such setting. Did you mean 'epochs'?",
+        "  early_stopping_patience=5 has no effect with early_stopping=False; leave it out or change early_stopping",
     ]
+
+
+def test_contradictions_are_found_beside_a_missing_setting_and_in_text() -> None:
+    assert Recipe.check({"low": "4"})[1] == ["name: required. What it is called.", "low=4 is above epochs=3"]
+
+
+def test_a_wrong_value_contradicts_nothing() -> None:
+    valid, problems = Recipe.check({"name": "a", "low": 9, "epochs": -1})
+    assert problems == ["epochs: input should be greater than 0, got -1"]
+    assert valid == {key: value for key, value in Recipe(name="a").plain().items() if key != "epochs"} | {"low": 9}
 
 
 def test_text_is_parsed_as_the_command_line_and_yaml_give_it() -> None:
@@ -103,6 +131,8 @@ def test_plain_values_can_be_read_back() -> None:
         "kind": "step",
         "folder": str(Path("x") / "y"),
         "devices": 1,
+        "images": "all",
+        "low": 0,
     }
     assert Recipe.from_dict(recipe.plain()).plain() == recipe.plain()
 

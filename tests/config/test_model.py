@@ -1,6 +1,6 @@
 import pytest
 
-from rfdetr.config.model import ModelConfig, ModelSettings, check_resolution
+from rfdetr.config.model import ModelConfig, ModelSettings, resolution_problems
 from rfdetr.errors import ConfigError
 from tests.tiny import TINY
 
@@ -38,7 +38,7 @@ def test_what_does_not_fit_together(changes: dict[str, object], message: str) ->
 def test_the_block_size_is_what_sizes_are_multiples_of() -> None:
     assert TINY.block_size == 16
     for resolution in (16, 64, 160):
-        check_resolution(resolution, TINY.block_size)
+        assert resolution_problems(resolution, TINY.block_size) == []
 
 
 def test_it_is_saved_as_plain_values() -> None:
@@ -54,6 +54,17 @@ def test_only_what_was_set_changes_the_architecture() -> None:
 @pytest.mark.parametrize("word", ["none", "None", "NONE", "null", ""])
 def test_no_weights_by_name(word: str) -> None:
     assert ModelSettings(pretrain_weights=word).pretrain_weights is None
+
+
+def test_two_sources_of_weights_and_another_mistake_are_said_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelSettings(encoder_weights="vit.safetensors", num_queries=0)
+    assert str(caught.value).splitlines() == [
+        "ModelSettings has 2 problems:",
+        "  num_queries: input should be greater than 0, got 0",
+        "  encoder_weights is for training from scratch, but pretrain_weights='published' brings an encoder of its "
+        "own; add pretrain_weights=None",
+    ]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", None])

@@ -2,7 +2,7 @@ import pytest
 
 from rfdetr.config.base import Config
 from rfdetr.config.model import ModelConfig, ModelSettings
-from rfdetr.config.reference import settings_list, settings_table
+from rfdetr.config.reference import settings_list, settings_page, settings_table
 from rfdetr.config.runs import DemoConfig, EvaluateConfig, ModelChoice, PredictConfig, TrainConfig
 
 CONFIGS = (ModelConfig, ModelSettings, ModelChoice, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig)
@@ -28,13 +28,15 @@ def test_the_table_has_one_row_per_setting(config: type[Config]) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "| `dataset_dir` | path | required |",
+        "| `dataset_dir` | str \\| Path | Required |",
         "| `epochs` | int | `100` |",
-        "| `lr_scheduler` | 'step' or 'cosine' | `step` |",
-        "| `resume` | path or None | `None` |",
-        "| `devices` | int or str | `1` |",
+        "| `batch_size` | int \\| str: `auto` | `4` |",
+        "| `lr_scheduler` | str: `step`, `cosine` | `step` |",
+        "| `resume` | str \\| Path \\| None | `None` |",
+        "| `devices` | int \\| str | `1` |",
         "| `use_ema` | bool | `True` |",
-        "| `progress_bar` | 'tqdm' or 'rich' or bool or None | `None` |",
+        "| `progress_bar` | str \\| bool \\| None: `tqdm`, `rich` | `None` |",
+        "| `class_names` | list[str] \\| None | `None` |",
     ],
 )
 def test_rows(row: str) -> None:
@@ -42,10 +44,17 @@ def test_rows(row: str) -> None:
 
 
 def test_a_list_of_paths() -> None:
-    assert "| `images` | list of path | required | Images, or folders of images. |" in settings_table(PredictConfig)
+    table = settings_table(PredictConfig)
+    assert "| `images` | list[str \\| Path] | Required | Images, or folders of images. |" in table
 
 
-def test_the_list_has_a_default_where_there_is_one() -> None:
+def test_the_page_has_a_section_per_config() -> None:
+    page = settings_page(CONFIGS)
+    for config in CONFIGS:
+        assert f"\n## {config.__name__}\n\n{config.__doc__}\n\n{settings_table(config)}\n" in page
+
+
+def test_the_list() -> None:
     by_name = {row["name"]: row for row in settings_list(TrainConfig)}
     assert by_name["epochs"] == {
         "name": "epochs",
@@ -53,4 +62,7 @@ def test_the_list_has_a_default_where_there_is_one() -> None:
         "default": 100,
         "description": "Passes over the training split.",
     }
-    assert "default" not in by_name["dataset_dir"]
+    assert by_name["dataset_dir"]["default"] == "Required"
+    assert by_name["seed"]["default"] is None
+    assert by_name["lr_scheduler"]["type"] == "str"
+    assert by_name["lr_scheduler"]["choices"] == ["step", "cosine"]

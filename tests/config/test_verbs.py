@@ -19,6 +19,13 @@ class Machine:
         """Run it."""
         return config
 
+    @takes_settings(EvaluateConfig, lambda self, valid: self.too_large(valid.get("batch_size", 0)))
+    def run_small(self, config: EvaluateConfig) -> EvaluateConfig:
+        return config
+
+    def too_large(self, batch_size: int) -> list[str]:
+        return [f"batch_size={batch_size} is too large"] if batch_size > self.config.batch_size else []
+
 
 @pytest.fixture
 def machine() -> Machine:
@@ -51,6 +58,18 @@ def test_a_misspelt_setting_is_explained(machine: Machine) -> None:
     with pytest.raises(ConfigError) as caught:
         machine.run(dataset_dir="data", batchsize=2)  # type: ignore[call-overload]
     assert str(caught.value) == "EvaluateConfig: batchsize: no such setting. Did you mean 'batch_size'?"
+
+
+def test_what_only_the_object_knows_is_said_with_the_rest(machine: Machine) -> None:
+    with pytest.raises(ConfigError) as caught:
+        machine.run_small(dataset_dir="data", batch_size=9, num_workers=-1)
+    assert str(caught.value).splitlines() == [
+        "EvaluateConfig has 2 problems:",
+        "  num_workers: input should be greater than or equal to 0, got -1",
+        "  batch_size=9 is too large",
+    ]
+    with pytest.raises(ConfigError, match=r"^EvaluateConfig: batch_size=9 is too large$"):
+        machine.run_small(EvaluateConfig(dataset_dir="data", batch_size=9))
 
 
 def test_help_and_editors_see_the_settings() -> None:

@@ -34,6 +34,12 @@ def first_gradient(dataset_dir: Path, output_dir: Path, **settings: Any) -> torc
     return gradients[0]
 
 
+def test_the_split_of_a_step_does_not_change_its_gradient(shapes: Path, tmp_path: Path) -> None:
+    whole = first_gradient(shapes, tmp_path / "whole", batch_size=4)
+    parts = first_gradient(shapes, tmp_path / "parts", batch_size=1, grad_accum_steps=4)
+    assert (parts - whole).norm() < 1e-5 * whole.norm()
+
+
 @pytest.fixture(scope="module")
 def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingResult, Detector]:
     return train_masks(shapes, tmp_path_factory.mktemp("masks"), epochs=3, batch_size=8, augment="none")
@@ -141,5 +147,5 @@ def test_settings_of_masks_are_refused_where_there_are_none(tmp_path: Path, shap
     with pytest.raises(ConfigError) as caught:
         model.train(dataset_dir=shapes, output_dir=tmp_path / "run", mask_ce_loss_coef=2.0, **QUICK)
     assert str(caught.value) == (
-        "mask_ce_loss_coef: of no effect on a detection model; leave it out or use a seg- size"
+        "TrainConfig: mask_ce_loss_coef: of no effect on a detection model; leave it out or use a seg- size"
     )

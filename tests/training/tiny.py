@@ -51,6 +51,7 @@ def tiny_config(dataset_dir: Path, output_dir: Path, **settings: Any) -> TrainCo
         "lr_component_decay": 1.0,
         "clip_max_norm": 1.0,
         "multi_scale": False,
+        "sample_interval": 0,
         "tensorboard": False,
     }
     return TrainConfig(dataset_dir=dataset_dir, output_dir=output_dir, **{**usual, **settings})
@@ -63,8 +64,12 @@ def train_tiny(
     config = tiny_config(dataset_dir, output_dir, **settings)
     train_split = read_coco(dataset_dir, "train")
     valid_split = read_coco(dataset_dir, "valid", train_split.classes)
-    detector = (detector or Detector(TINY)).train()
+    detector = detector or tiny_detector(len(train_split.classes))
     return train(detector, train_split, valid_split, config, ModelSettings(), CPU), detector
+
+
+def tiny_detector(num_classes: int, seed: int = 0) -> Detector:
+    return Detector(TINY.replace(num_classes=num_classes), seed)
 
 
 @contextmanager

@@ -1,22 +1,26 @@
 """What each command does: the facade's verbs, with files around them."""
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 from rfdetr.api import RFDETR, SIZES
 from rfdetr.cli.settings import changed
 from rfdetr.config.base import Config
 from rfdetr.config.model import ModelSettings
-from rfdetr.config.presets import preset
-from rfdetr.config.reference import settings_list, settings_table
+from rfdetr.config.presets import PRESETS
+from rfdetr.config.reference import settings_list, settings_page
 from rfdetr.config.runs import (
     DemoConfig,
     EvaluateConfig,
     ModelChoice,
     PredictConfig,
     TrainConfig,
+    train_problems,
 )
 from rfdetr.console import say
 from rfdetr.files import write_yaml
@@ -31,33 +35,33 @@ class Command:
     run: Callable[..., None]
     switches: Mapping[str, str] = field(default_factory=dict)
     """Name and help of further switches."""
+    further: Callable[[Mapping[str, Any]], list[str]] = lambda _valid: []
+    """The problems that valid settings of several configs have with each other."""
 
 
-def is_file(choice: ModelChoice) -> bool:
-    """Whether `--model` names a checkpoint file rather than a size.
-
-    Raises:
-        ConfigError: neither.
-    """
-    if Path(choice.model).suffix in (".pth", ".pt", ".ckpt", ".safetensors"):
-        return True
-    preset(choice.model)
-    return False
+def size_problems(settings: Mapping[str, Any]) -> list[str]:
+    """What a size says about valid settings before its weights are there; a checkpoint says it when it is opened."""
+    size = PRESETS.get(settings.get("model", ""))
+    return train_problems(size, settings) if size else []
 
 
 def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
-    if is_file(choice):
+    if choice.is_file:
         return RFDETR.from_checkpoint(choice.model, **settings.given())
     return SIZES[choice.model](**settings.given())
 
 
-def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig) -> None:
+def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig, dry_run: bool) -> None:
     from rfdetr.data.layout import find_split
 
     say(f"train: {changed([choice, settings, config])}")
-    is_file(choice)
-    find_split(config.dataset_dir, "train")  # a wrong name or path is said before weights are fetched
-    result = open_model(choice, settings).train(config)
+    find_split(config.dataset_dir, "train")  # a wrong path is said before weights are fetched
+    # `--device` says where to train, "cuda" being what there is, and not where the model is made.
+    model, config = open_model(choice, settings.replace(device="cpu")), config.replace(device=config.device)
+    if dry_run:
+        say(model.rehearse(config).report())
+        return
+    result = model.train(config)
     kind = "segm_" if "segm_mAP_50_95" in result.metrics else ""
     scores = ", ".join(f"{name} {result.metrics[name] or 0:.3f}" for name in (f"{kind}mAP_50_95", f"{kind}mAP_50"))
     say(f"best weights: {result.best_checkpoint} ({scores} on the validation split)")
@@ -92,18 +96,31 @@ def demo(config: DemoConfig) -> None:
 def settings(json: bool) -> None:
     """Print the settings of all commands, for people or for programs."""
     if json:
-        rows = [row for part in COMMANDS["train"].configs for row in settings_list(part)]
-        print(dumps(rows, indent=2, default=str))
-        return
-    configs = [config for command in COMMANDS.values() for config in command.configs]
-    for config in dict.fromkeys(configs):
-        print(f"## {config.__name__}\n\n{config.__doc__}\n\n{settings_table(config)}\n")
+        parts = COMMANDS["train"].configs
+        rows = {row["name"]: row for part in parts for row in settings_list(part)}
+        show(dumps(list(rows.values()), indent=2, default=str) + "\n")
+    else:
+        configs = [config for command in COMMANDS.values() for config in command.configs]
+        show(settings_page(list(dict.fromkeys(configs))))
 
 
+def show(text: str) -> None:
+    """Print a text of many lines; whoever reads it may stop before the end, as `head` does."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        # Python flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+TRAIN = (ModelChoice, ModelSettings, TrainConfig)
+EVALUATE = (ModelChoice, ModelSettings, EvaluateConfig)
+PREDICT = (ModelChoice, ModelSettings, PredictConfig)
+DRY_RUN = {"dry_run": "report steps, files, memory and time from a few measured steps, and stop"}
 COMMANDS = {
-    "train": Command("train on a dataset", (ModelChoice, ModelSettings, TrainConfig), train),
-    "evaluate": Command("evaluate on a split of a dataset", (ModelChoice, ModelSettings, EvaluateConfig), evaluate),
-    "predict": Command("find objects in images", (ModelChoice, ModelSettings, PredictConfig), predict),
+    "train": Command("train on a dataset", TRAIN, train, DRY_RUN, size_problems),
+    "evaluate": Command("evaluate on a split of a dataset", EVALUATE, evaluate, further=size_problems),
+    "predict": Command("find objects in images", PREDICT, predict, further=size_problems),
     "demo": Command("draw a dataset, train on it from scratch, show the result", (DemoConfig,), demo),
     "settings": Command("print the table of all settings", (), settings, {"json": "of training, as JSON"}),
 }

@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-from PIL import Image
-
 from rfdetr.api import RFDETRNano
 from rfdetr.config.runs import DemoConfig, TrainConfig, scratch_recipe
 from rfdetr.console import say
-from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
-from rfdetr.data.images import open_image
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.files import make_folder, write_atomically, write_json
-from rfdetr.inference.detections import Detections, named_detections
-from rfdetr.report.draw import Panel, comparison
+from rfdetr.report.samples import pick_samples, sample_sheet
 
 # Enough for shapes that fill a fifth of an image or more, and cheap.
 RESOLUTION = 128
@@ -52,14 +47,6 @@ def run_demo(config: DemoConfig) -> None:
     picture = output_dir / "predictions.jpg"
     test = read_coco(dataset_dir, "test")
     threshold = result["F1_threshold"] or 0.5
-    panels = [_panel(model, test, index, threshold) for index in range(min(SHOWN, len(test)))]
-    write_atomically(picture, lambda path: comparison(panels).save(path, format="JPEG", quality=92))
+    sheet = sample_sheet(lambda image: model.predict(image, threshold), test, pick_samples(test, SHOWN))
+    write_atomically(picture, lambda path: sheet.save(path, format="JPEG", quality=92))
     say(f"\npredictions beside the truth: {picture}")
-
-
-def _panel(model: RFDETRNano, split: Annotations, index: int, threshold: float) -> Panel:
-    path = split.image_path(index)
-    objects = split.training_objects(index)
-    truth: Detections = named_detections(objects.boxes.numpy(), objects.labels.numpy(), split.classes)
-    image: Image.Image = open_image(path)
-    return Panel(path.name, image, truth, model.predict(image, threshold))

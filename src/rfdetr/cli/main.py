@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from rfdetr.cli.commands import COMMANDS, Command
-from rfdetr.cli.settings import add_flags, read_configs
+from rfdetr.cli.settings import add_flags, fields_of, flag_of, read_configs
 from rfdetr.config.base import suggestion
 from rfdetr.errors import ConfigError, RFDETRError
 from rfdetr.version import __version__
@@ -29,35 +29,33 @@ def build_parser() -> Parser:
     for name, command in COMMANDS.items():
         verb = verbs.add_parser(name, help=command.summary, description=command.summary)
         for switch, meaning in command.switches.items():
-            verb.add_argument(f"--{switch}", action="store_true", help=meaning)
+            verb.add_argument(flag_of(switch), action="store_true", help=meaning)
         add_flags(verb, command.configs)
     return parser
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Command, dict[str, Any]]:
-    """The command and its flags.
+def parse(argv: Sequence[str] | None) -> tuple[Command, dict[str, Any], list[str]]:
+    """The command, its flags, and what is wrong with them: those that it does not have, with the nearest one.
 
     Raises:
-        ConfigError: a flag that the command does not have, with the nearest one.
+        ConfigError: an argument too many.
     """
     arguments, unknown = build_parser().parse_known_args(argv)
     flags = vars(arguments)
     command = COMMANDS[flags.pop("command")]
-    if unknown:
-        known = [f"--{name.replace('_', '-')}" for config in command.configs for name in config.model_fields]
-        flag = unknown[0].split("=", 1)[0]
-        if not flag.startswith("-"):
-            raise ConfigError(f"unexpected argument {flag!r} (see rfdetr --help)")
-        raise ConfigError(f"{flag}: no such flag.{suggestion(flag, known)}")
-    return command, flags
+    known = [flag_of(name) for name in (*fields_of(command.configs), *command.switches)]
+    wrong = [argument.split("=", 1)[0] for argument in unknown if argument.startswith("-")]
+    if unknown and not wrong:
+        raise ConfigError(f"unexpected argument {unknown[0]!r} (see rfdetr --help)")
+    return command, flags, [f"{flag}: no such flag.{suggestion(flag, known)}" for flag in wrong]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 2: a mistake of the user, said in one message; 130: interrupted."""
     try:
-        command, flags = parse(argv)
+        command, flags, problems = parse(argv)
         switches = {name: flags.pop(name) for name in command.switches}
-        command.run(*read_configs(flags, command.configs), **switches)
+        command.run(*read_configs(flags, command.configs, command.further, problems), **switches)
     except RFDETRError as error:
         print(f"rfdetr: {error}", file=sys.stderr)
         return 2

@@ -1,17 +1,30 @@
 """Flags from config fields, and configs from flags and a settings file."""
 
 import argparse
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from rfdetr.config.base import Config, suggestion
-from rfdetr.config.reference import type_text
+from rfdetr.config.base import Config, report, suggestion
+from rfdetr.config.reference import choices, type_text
 from rfdetr.errors import ConfigError
 from rfdetr.files import read_settings
+
+
+class Once(argparse.Action):
+    """What can be given with and without its flag, but not both ways."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: Any, _flag: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            raise ConfigError(f"{self.dest}: given twice, as {getattr(namespace, self.dest)!r} and as {values!r}")
+        setattr(namespace, self.dest, values)
+
+
+def fields_of(configs: Sequence[type[Config]]) -> dict[str, FieldInfo]:
+    """All settings of a command. A name that several configs have is a setting of all, described by the last."""
+    return {name: field for config in configs for name, field in config.model_fields.items()}
 
 
 def add_flags(parser: argparse.ArgumentParser, configs: Sequence[type[Config]]) -> None:
@@ -19,66 +32,74 @@ def add_flags(parser: argparse.ArgumentParser, configs: Sequence[type[Config]]) 
     if not configs:
         return
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings; flags win over it")
-    seen: set[str] = set()
+    known = fields_of(configs)
     for config in configs:
         group = parser.add_argument_group((config.__doc__ or "").split("\n", 1)[0].rstrip("."))
         for name, field in config.model_fields.items():
-            if name in seen:
+            if field is not known[name]:
                 continue
-            seen.add(name)
-            default = "" if field.is_required() or field.default is None else f" [{field.default}]"
-            options: dict[str, Any] = {
-                "default": argparse.SUPPRESS,
-                "help": f"{field.description}{default}".replace("%", "%%"),
-            }
-            flag = "--" + name.replace("_", "-")
-            if _is_switch(field.annotation):
-                group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, **options)
-                continue
-            metavar = type_text(field.annotation).replace(" or None", "").replace("'", "").replace(" or ", "|")
-            nargs = "+" if get_origin(field.annotation) is tuple else None
-            group.add_argument(flag, dest=name, metavar=metavar, nargs=nargs, **options)
+            group.add_argument(flag_of(name), dest=name, **_flag_options(field))
             if field.is_required():
-                parser.add_argument(
-                    name, nargs="*" if nargs else "?", default=argparse.SUPPRESS, help=f"the same as {flag}"
-                )
+                nargs, meaning = "*" if _is_list(field) else "?", f"the same as {flag_of(name)}"
+                parser.add_argument(name, nargs=nargs, action=Once, default=argparse.SUPPRESS, help=meaning)
 
 
-def _is_switch(annotation: Any) -> bool:
-    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return bool in members and not any(get_origin(member) is Literal for member in members)
+def flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def read_configs(flags: Mapping[str, Any], configs: Sequence[type[Config]]) -> list[Config]:
+def _flag_options(field: FieldInfo) -> dict[str, Any]:
+    default = "" if field.is_required() or field.default is None else f" [{field.default}]"
+    options = {"default": argparse.SUPPRESS, "help": f"{field.description}{default}".replace("%", "%%")}
+    text, words = type_text(field.annotation), choices(field.annotation)
+    if _is_list(field):
+        return {**options, "action": Once, "nargs": "+", "metavar": "path" if "Path" in text else "name"}
+    kinds = ["path"] if "Path" in text else [kind for kind in text.split(" | ") if kind != "None"]
+    if "bool" in kinds and not words:
+        return {**options, "action": argparse.BooleanOptionalAction}
+    options["metavar"] = "|".join([*words, *(kind for kind in kinds if kind != "str")] if words else kinds)
+    return {**options, "action": Once} if field.is_required() else options
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return type_text(field.annotation).startswith("list[")
+
+
+def read_configs(
+    flags: Mapping[str, Any],
+    configs: Sequence[type[Config]],
+    further: Callable[[Mapping[str, Any]], list[str]] = lambda _valid: [],
+    problems: Sequence[str] = (),
+) -> list[Config]:
     """The configs from flags and, below them, from the file that `config` names.
+
+    `further` names the problems that valid settings of several configs have with each other; `problems` are known.
 
     Raises:
         ConfigError: every problem of every config at once.
     """
     file = flags.get("config")
     settings = {**(read_settings(file) if file else {}), **{k: v for k, v in flags.items() if k != "config"}}
-    problems = [_unknown(name, configs) for name in settings if not any(name in c.model_fields for c in configs)]
-    built: list[Config] = []
+    known = fields_of(configs)
+    unknown = (name for name in settings if name not in known)
+    problems = [*problems, *(f"{name}: no such setting.{suggestion(name, list(known))}" for name in unknown)]
+    parts, values = [], {}
     for config in configs:
-        try:
-            fields = {name: field for name, field in config.model_fields.items() if name in settings}
-            built.append(config.from_dict({name: _value(settings[name], field) for name, field in fields.items()}))
-        except ConfigError as error:
-            problems.append(str(error))
+        fields = {name: field for name, field in config.model_fields.items() if name in settings}
+        parts.append({name: _value(settings[name], field) for name, field in fields.items()})
+        valid, wrong = config.check(parts[-1])
+        values.update(valid)
+        problems += [report(config.__name__, wrong)] if wrong else []
+    problems += further(values)
     if problems:
         raise ConfigError("\n".join(problems))
-    return built
+    return [config.from_dict(part) for config, part in zip(configs, parts, strict=True)]
 
 
 def _value(value: Any, field: FieldInfo) -> Any:
     """The text `none` means None for a setting that may be None; for others it may be a word like any other."""
-    can_be_none = type(None) in get_args(field.annotation)
+    can_be_none = "None" in type_text(field.annotation)
     return None if can_be_none and isinstance(value, str) and value.lower() == "none" else value
-
-
-def _unknown(name: str, configs: Sequence[type[Config]]) -> str:
-    names = [known for config in configs for known in config.model_fields]
-    return f"{name}: no such setting.{suggestion(name, names)}"
 
 
 def changed(configs: Sequence[Config]) -> str:

@@ -1,17 +1,22 @@
 """The base of all configs: strict, frozen, and with error messages a person can act on."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
 from rfdetr.errors import ConfigError
-
-C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
@@ -31,10 +36,41 @@ class Config(BaseModel):
     )
 
     def __init__(self, **settings: Any) -> None:
+        refuse(type(self).__name__, self.check(settings)[1])
+        super().__init__(**settings)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _note(cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Take no switch for a number (`lr: yes`); keep what is right for `check`."""
+        name = str(info.field_name)
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[name].annotation):
+            raise ValueError(f"is not a switch, got {value}")
+        valid = validate(value)
+        if info.context is not None:
+            info.context[name] = valid
+        return valid
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values that are right, those of defaults among them; and every problem."""
+        valid: dict[str, Any] = {}
+        problems: dict[str, str] = {}
         try:
-            super().__init__(**settings)
+            cls.__pydantic_validator__.validate_python(dict(settings), self_instance=cls.__new__(cls), context=valid)
         except ValidationError as error:
-            raise ConfigError(explain(type(self), error)) from None
+            problems = explain(cls, error)
+        valid = {name: value for name, value in valid.items() if name not in problems}
+        conflicts = cls.model_construct(**valid).contradictions()
+        return valid, [*problems.values(), *(text for names, text in conflicts if valid.keys() >= set(names))]
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Settings that do not go together: which, and why. Asked of wrong settings too: required ones may lack."""
+        yield from ()
+
+    def is_changed(self, name: str) -> bool:
+        """Whether a setting differs from its default."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
@@ -64,14 +100,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def explain(config: type[Config], error: ValidationError) -> str:
-    """Pydantic's report as one plain line per problem."""
-    seen: dict[str, str] = {}
+def explain(config: type[Config], error: ValidationError) -> dict[str, str]:
+    """Pydantic's report as one plain line per setting."""
+    found: dict[str, list[ErrorDetails]] = {}
     for problem in error.errors():
-        # A value that fits no member of a union is reported once per member; the first says enough.
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        seen.setdefault(name or problem["msg"], _line(config, name, problem))
-    return report(config.__name__, list(seen.values()))
+        found.setdefault(name or problem["msg"], []).append(problem)
+    return {name: _line(config, name, problems) for name, problems in found.items()}
 
 
 def report(owner: str, lines: list[str]) -> str:
@@ -81,7 +116,17 @@ def report(owner: str, lines: list[str]) -> str:
     return "\n  ".join([f"{owner} has {len(lines)} problems:", *lines])
 
 
-def _line(config: type[Config], name: str, problem: ErrorDetails) -> str:
+def refuse(owner: str, problems: list[str]) -> None:
+    """Raises:
+    ConfigError: there are problems; names them all.
+    """
+    if problems:
+        raise ConfigError(report(owner, problems))
+
+
+def _line(config: type[Config], name: str, problems: list[ErrorDetails]) -> str:
+    # A value that fits no member of a union has a problem with each; the first says enough, but for other words.
+    problem, *others = problems
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if problem["type"] == "extra_forbidden":
         return f"{name}: no such setting.{suggestion(name, list(config.model_fields))}"
@@ -89,9 +134,10 @@ def _line(config: type[Config], name: str, problem: ErrorDetails) -> str:
         field = config.model_fields[name]
         return f"{name}: required. {field.description or ''}".rstrip()
     if problem["type"] == "value_error":
-        return f"{name}: {message}" if name else message
+        return f"{name}: {message}" if problem["loc"] else message
     message = message[0].lower() + message[1:]
-    return f"{name}: {message}, got {problem['input']!r}"
+    words = "".join(f", or {other['ctx']['expected']}" for other in others if other["type"] == "literal_error")
+    return f"{name}: {message}{words}, got {problem['input']!r}"
 
 
 def suggestion(name: str, names: list[str]) -> str:

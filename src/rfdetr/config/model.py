@@ -1,6 +1,7 @@
 """ModelConfig: everything that decides tensor shapes. ModelSettings: what a user may change of a size."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,7 +66,8 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        check_resolution(self.resolution, self.block_size)
+        for problem in resolution_problems(self.resolution, self.block_size):
+            raise ValueError(problem)
         for heads, width in (
             ("encoder_heads", "encoder_width"),
             ("sa_nheads", "hidden_dim"),
@@ -80,16 +82,13 @@ class ModelConfig(Config):
         return self
 
 
-def check_resolution(resolution: int, block_size: int) -> None:
-    """Raises:
-    ValueError: names the nearest resolutions that the model can take.
-    """
-    if resolution % block_size:
-        below = resolution // block_size * block_size
-        nearest = " or ".join(str(size) for size in (below, below + block_size) if size)
-        raise ValueError(
-            f"resolution={resolution} is not a multiple of patch_size x num_windows = {block_size}; nearest: {nearest}"
-        )
+def resolution_problems(resolution: int, block_size: int) -> list[str]:
+    """Whether a model can take a resolution; if not, the nearest that it can."""
+    if resolution % block_size == 0:
+        return []
+    below = resolution // block_size * block_size
+    nearest = " or ".join(str(size) for size in (below, below + block_size) if size)
+    return [f"resolution={resolution} is not a multiple of patch_size x num_windows = {block_size}; nearest: {nearest}"]
 
 
 def check_device(name: str) -> str:
@@ -144,14 +143,13 @@ class ModelSettings(Config):
     def _none_by_name(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.lower() in ("none", "null", "") else value
 
-    @model_validator(mode="after")
-    def _one_source_of_weights(self) -> Self:
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self.encoder_weights is not None and self.pretrain_weights is not None:
-            raise ValueError(
+            yield (
+                ("encoder_weights", "pretrain_weights"),
                 f"encoder_weights is for training from scratch, but pretrain_weights={str(self.pretrain_weights)!r} "
-                "brings an encoder of its own; add pretrain_weights=None"
+                "brings an encoder of its own; add pretrain_weights=None",
             )
-        return self
 
     def architecture(self) -> dict[str, int]:
         """The changes to a size's ModelConfig."""

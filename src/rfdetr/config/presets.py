@@ -82,8 +82,12 @@ def preset(size: str) -> ModelConfig:
         ConfigError: no such size.
     """
     if size not in PRESETS:
-        raise ConfigError(f"model: no size {size!r}. Sizes: {', '.join(PRESETS)}.{suggestion(size, list(PRESETS))}")
+        raise ConfigError(f"model: {unknown_size(size)}")
     return PRESETS[size]
+
+
+def unknown_size(name: str) -> str:
+    return f"no size {name!r}. Sizes: {', '.join(PRESETS)}.{suggestion(name, list(PRESETS))}"
 
 
 def configure(base: ModelConfig, settings: ModelSettings) -> ModelConfig:

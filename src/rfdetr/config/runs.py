@@ -1,41 +1,94 @@
 """One config per verb: everything that decides what a run does, beside the model."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
-    model_validator,
 )
-from typing_extensions import Self
 
 from rfdetr.config.base import Config
-from rfdetr.config.model import DeviceName
+from rfdetr.config.model import DeviceName, ModelConfig, resolution_problems
+from rfdetr.config.presets import PRESETS, unknown_size
 
 Split = Literal["train", "valid", "test"]
-Precision = Literal["auto", "32", "bf16", "fp16"]
+# YAML reads `precision: 32` as a number.
+Precision = Annotated[
+    Literal["auto", "32", "bf16", "fp16"], BeforeValidator(lambda value: "32" if value == 32 else value)
+]
+
+
+def check_path(path: str | Path) -> str | Path:
+    """Raises:
+    ValueError: the path is empty.
+    """
+    if not str(path).strip():
+        raise ValueError("must not be empty")
+    return path
+
+
+AnyPath = Annotated[str | Path, AfterValidator(check_path)]
+
+
+def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Raises:
+    ValueError: there are none, or they do not tell the classes apart.
+    """
+    if names is None:
+        return None
+    if not names or not all(name.strip() for name in names):
+        raise ValueError("must not be empty, nor a name among them")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each class needs a name of its own, but {', '.join(map(repr, twice))} is there twice")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...] | None, AfterValidator(check_class_names)]
+WithoutEffect = tuple[tuple[tuple[str, ...], str, Any], ...]
+"""Settings, and the value of another one with which they do nothing."""
+
+IDLE: WithoutEffect = (
+    (("lr_drop",), "lr_scheduler", "cosine"),
+    (("lr_encoder", "lr_vit_layer_decay"), "freeze_encoder", True),
+    (("ema_decay", "ema_tau", "early_stopping_use_ema"), "use_ema", False),
+    (("early_stopping_patience", "early_stopping_min_delta", "early_stopping_use_ema"), "early_stopping", False),
+)
+# Harmless: said once, and the run goes on.
+NEEDLESS: WithoutEffect = (
+    (("lr_min_factor",), "lr_scheduler", "step"),
+    (("expanded_scales",), "multi_scale", False),
+    (("gradient_checkpointing",), "freeze_encoder", True),
+    (("compute_test_loss",), "run_test", False),
+)
+MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_ratio")
 
 
 class TrainConfig(Config):
     """Everything that decides what a training run does. Saved next to the weights it produced."""
 
-    dataset_dir: str | Path
+    dataset_dir: AnyPath
     """Folder with the dataset: `train/`, `valid/`, `test/` with an `_annotations.coco.json` each, or as COCO 2017."""
-    output_dir: str | Path = "output"
+    output_dir: AnyPath = "output"
     """Folder for checkpoints, metrics and settings."""
     epochs: PositiveInt = 100
     """Passes over the training split."""
-    batch_size: PositiveInt = 4
-    """Images per forward pass and device; more need more memory."""
+    batch_size: PositiveInt | Literal["auto"] = 4
+    """Images per forward pass and device. `auto`: the most that fit, and grad_accum_steps so that the product stays."""
     grad_accum_steps: PositiveInt = 4
     """Forward passes per optimiser step. The step sees batch_size x grad_accum_steps x devices images."""
-    resume: str | Path | None = None
-    """A `checkpoint.pth` to go on from, with optimiser, schedule and position."""
+    resume: AnyPath | None = None
+    """Checkpoint of a run to go on from. `auto`: the newest complete one in output_dir, else a fresh start."""
+    class_names: ClassNames = None
+    """Names of the classes, in the order of the dataset's category ids. None: the dataset's own."""
     seed: NonNegativeInt | None = None
     """Seed of everything random. None: one is drawn and recorded."""
 
@@ -61,6 +114,8 @@ class TrainConfig(Config):
     """Length of the linear warm-up; may be a fraction."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Largest stochastic depth rate of the ViT (its last block's; linear from 0)."""
+    freeze_encoder: bool = False
+    """Leave the ViT as it is: faster, less memory, often less accurate."""
     cls_loss_coef: NonNegativeFloat = 1.0
     """Weight of the classification loss."""
     bbox_loss_coef: NonNegativeFloat = 5.0
@@ -98,31 +153,37 @@ class TrainConfig(Config):
 
     resolution: PositiveInt | None = None
     """Train at this resolution. None: the model's own."""
-    device: DeviceName | None = None
-    """Train here: `cpu`, `cuda` or `mps`. None: where the model is."""
-    gradient_checkpointing: bool | None = None
-    """Recompute ViT blocks in the backward pass to save memory. None: as the model was made."""
+    device: DeviceName = "cuda"
+    """Train here: `cpu`, `mps`, `cuda:1`, or `cuda`: the GPU where there is one, else what there is."""
+    gradient_checkpointing: bool = False
+    """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
     precision: Precision = "auto"
     """Number format of the forward pass. `auto`: bf16 or fp16 where the GPU is fast at it, else 32."""
-    accelerator: str = "auto"
-    """Lightning accelerator; `auto` follows the device."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Kind of device to train on; `auto` follows `device`."""
     devices: int | str = Field(default=1, union_mode="left_to_right")
-    """Number of devices, or Lightning's description of them."""
+    """Processes on this machine, a device each: a number, `auto` for all GPUs, or indices of GPUs as `0,2`."""
     num_nodes: PositiveInt = 1
     """Machines that train together."""
-    strategy: str = "auto"
-    """Lightning strategy over several devices."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several processes train together: `ddp`; `auto` is that where there are several."""
 
     checkpoint_interval: PositiveInt = 10
     """Epochs between numbered checkpoints."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Steps between savings of `checkpoint.pth` within an epoch. None: at the end of each epoch only."""
+    checkpoint_every_minutes: PositiveFloat | None = None
+    """Minutes between savings of `checkpoint.pth` within an epoch. None: at the end of each epoch only."""
+    best_metric: Literal["mAP_50_95", "mAP_50", "mAP_75", "mAR", "F1"] = "mAP_50_95"
+    """Validation metric that says which weights are best; of masks, where there are any, but for F1."""
     skip_best_epochs: NonNegativeInt = 0
     """First epochs that cannot become the best, nor count for early stopping."""
     early_stopping: bool = False
-    """Stop when the validation mAP, of masks where there are any, no longer improves."""
+    """Stop when the best_metric of the validation split no longer improves."""
     early_stopping_patience: PositiveInt = 10
-    """Evaluated epochs without improvement before stopping."""
+    """Epochs without improvement before stopping, evaluated or not; looked at after each evaluation."""
     early_stopping_min_delta: NonNegativeFloat = 0.001
-    """Change of the mAP that counts as improvement."""
+    """Change of the best_metric that counts as improvement."""
     early_stopping_use_ema: bool = False
     """Watch the averaged weights alone. Otherwise the better of both."""
 
@@ -147,50 +208,90 @@ class TrainConfig(Config):
     """Write TensorBoard logs (needs `rfdetr[loggers]`; without it, a warning)."""
     wandb: bool = False
     """Log to Weights & Biases (needs `rfdetr[loggers]`)."""
+    mlflow: bool = False
+    """Log to MLflow (needs `rfdetr[loggers]`); where to, `MLFLOW_TRACKING_URI` says."""
     project: str | None = None
-    """Project name for the loggers."""
+    """Project name for Weights & Biases, experiment name for MLflow."""
     run: str | None = None
     """Run name for the loggers."""
     progress_bar: Literal["tqdm", "rich"] | bool | None = None
     """Bar within an epoch: `tqdm`, `rich` or none. Each epoch prints one line in any case."""
+    sample_interval: NonNegativeInt = 10
+    """Epochs between sheets of validation pictures with predictions, the first before training; 0 draws none."""
 
-    @field_validator("dataset_dir", "output_dir")
+    @field_validator("devices")
     @classmethod
-    def _is_given(cls, value: str | Path) -> str | Path:
-        if not str(value):
-            raise ValueError("must not be empty")
+    def _are_devices(cls, value: int | str) -> int | str:
+        indices = str(value).split(",")
+        is_list = len(indices) > 1 and all(map(str.isdecimal, indices)) and len(indices) == len(set(indices))
+        if not (is_list or value == "auto" or (isinstance(value, int) and value > 0)):
+            raise ValueError(f"must be a number above 0, 'auto', or different GPU indices as '0,2', got {value!r}")
         return value
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.lr_scheduler == "step" and self.lr_min_factor:
-            raise ValueError("lr_min_factor is the floor of lr_scheduler='cosine'; with 'step' it has no effect")
-        if self.lr_scheduler == "cosine" and self.is_changed("lr_drop"):
-            raise ValueError("lr_drop belongs to lr_scheduler='step'; with 'cosine' it has no effect")
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        yield from self._without_effect(IDLE)
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}")
-        for name in ("early_stopping_patience", "early_stopping_min_delta", "early_stopping_use_ema"):
-            if self.is_changed(name) and not self.early_stopping:
-                raise ValueError(f"{name} has no effect without early_stopping=True")
-        if self.num_workers == 0:
-            for name in ("persistent_workers", "prefetch_factor"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} needs num_workers > 0")
-        return self
+            yield ("warmup_epochs", "epochs"), f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
+        for name in ("persistent_workers", "prefetch_factor"):
+            if getattr(self, name) and self.num_workers == 0:
+                yield (name, "num_workers"), f"{name}={getattr(self, name)} needs num_workers above 0"
+        yield from self._device_contradictions()
 
-    def is_changed(self, name: str) -> bool:
-        """Whether a setting differs from its default."""
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+    def _device_contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        own = self.device.split(":")[0]
+        kind, source = (own, "device") if self.accelerator == "auto" else (self.accelerator, "accelerator")
+        # The default "cuda" is what there is, and so goes with every accelerator.
+        if self.is_changed("device") and own != kind and (own, kind) not in (("cuda", "gpu"), ("mps", "gpu")):
+            yield ("accelerator", "device"), f"accelerator={kind!r} is not for device={self.device!r}"
+        if self.is_changed("devices") and ":" in self.device:
+            yield ("devices", "device"), f"devices={self.devices!r} is not for device={self.device!r}, which is one"
+        if "," in str(self.devices) and kind == "cpu":
+            yield ("devices", source), f"devices={self.devices!r} are GPUs, but {source}='cpu'"
+        if self.devices not in (1, "auto") and kind == "mps":
+            yield ("devices", source), f"devices={self.devices!r} is not for {source}='mps', which is one"
+        if self.precision == "fp16" and kind == "cpu":
+            yield ("precision", source), f"precision='fp16' is not for {source}='cpu'; use '32' or 'bf16'"
+
+    def remarks(self) -> list[str]:
+        """Settings without effect that do no harm, to be said at the start of a run."""
+        lines = [text for _, text in self._without_effect(NEEDLESS)]
+        if self.skip_best_epochs >= self.epochs:
+            lines.append(f"skip_best_epochs={self.skip_best_epochs} leaves none of epochs={self.epochs} to be the best")
+        if self.project is not None and not (self.wandb or self.mlflow):
+            lines.append("project has no effect without wandb or mlflow")
+        if self.run is not None and not (self.wandb or self.mlflow or self.tensorboard):
+            lines.append("run has no effect without wandb, mlflow or tensorboard")
+        return lines
+
+    def _without_effect(self, rules: WithoutEffect) -> Iterator[tuple[tuple[str, ...], str]]:
+        for names, other, value in rules:
+            if getattr(self, other) == value:
+                for name in filter(self.is_changed, names):
+                    own = f"{name}={getattr(self, name)!r}"
+                    yield (name, other), f"{own} has no effect with {other}={value!r}; leave it out or change {other}"
+
+
+def train_problems(model: ModelConfig, settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with valid settings of training because of the model."""
+    resolution = settings.get("resolution")
+    problems = [] if resolution is None else resolution_problems(resolution, model.block_size)
+    if not model.segmentation_head:
+        defaults = {name: TrainConfig.model_fields[name].default for name in MASK_SETTINGS}
+        changed = [name for name, default in defaults.items() if settings.get(name, default) != default]
+        problems += [f"{name}: of no effect on a detection model; leave it out or use a seg- size" for name in changed]
+    return problems
 
 
 class EvaluateConfig(Config):
     """What an evaluation does."""
 
-    dataset_dir: str | Path
+    dataset_dir: AnyPath
     """Folder with the dataset, as for training."""
     split: Split = "test"
     """Which split: `train`, `valid` or `test`."""
-    output_dir: str | Path | None = None
+    class_names: ClassNames = None
+    """Names of the classes, in the order of the dataset's category ids. None: the dataset's own."""
+    output_dir: AnyPath | None = None
     """Where to write `metrics_<split>.json` and `predictions_<split>.json` (COCO results format). None: nowhere."""
     batch_size: PositiveInt = 4
     """Images per forward pass."""
@@ -210,13 +311,22 @@ class ModelChoice(Config):
     model: str = "medium"
     """A size (`nano` to `large`, `base`; with masks `seg-nano` to `seg-2xlarge`) or a checkpoint file."""
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a checkpoint file rather than a size."""
+        return Path(self.model).suffix in (".pth", ".pt", ".ckpt", ".safetensors")
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if not self.is_file and self.model not in PRESETS:
+            yield ("model",), f"model: {unknown_size(self.model)}"
+
 
 class PredictConfig(Config):
     """What `rfdetr predict` does."""
 
-    images: tuple[str | Path, ...] = Field(min_length=1)
+    images: tuple[AnyPath, ...] = Field(min_length=1)
     """Images, or folders of images."""
-    output_dir: str | Path = "predictions"
+    output_dir: AnyPath = "predictions"
     """Folder for the annotated images and `predictions.json`."""
     threshold: float = Field(default=0.5, ge=0, le=1)
     """Detections scored above this are kept."""
@@ -232,7 +342,7 @@ class PredictConfig(Config):
 class DemoConfig(Config):
     """What `rfdetr demo` does: draws a dataset, trains on it from scratch, evaluates, shows the result."""
 
-    output_dir: str | Path = "demo"
+    output_dir: AnyPath = "demo"
     """Folder for the dataset, the checkpoints, `metrics.json` and the picture."""
     epochs: PositiveInt = 5
     """Passes over the training split."""

@@ -2,10 +2,10 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from rfdetr.config.base import Config
+from rfdetr.config.base import Config, refuse
 from rfdetr.errors import ConfigError
 
 P = ParamSpec("P")
@@ -33,21 +33,25 @@ class Verb(Generic[P, C, R]):
 
 
 def takes_settings(
-    config_class: Callable[P, C],
+    config_class: Callable[P, C], further: Callable[[Any, Mapping[str, Any]], list[str]] = lambda _self, _valid: []
 ) -> Callable[[Callable[[S, C], R]], Verb[P, C, R]]:
-    """Let a method of one config object take the fields of its class as keywords instead."""
+    """Let a method of one config object take the fields of its class as keywords instead.
+
+    `further` names the problems that valid settings have because of the object.
+    """
+    config_type = cast("type[C]", config_class)
 
     def decorate(method: Callable[[S, C], R]) -> Verb[P, C, R]:
         @functools.wraps(method)
         def call(self: S, config: C | None = None, /, **settings: Any) -> R:
             if config is not None and settings:
                 raise ConfigError(f"{method.__name__}: give a config or settings, not both")
-            if config is None:
-                return method(self, config_class(**settings))  # type: ignore[call-arg]
-            if type(config) is not config_class:
-                expected = getattr(config_class, "__name__", "config")
+            if config is not None and type(config) is not config_type:
+                expected = config_type.__name__
                 raise ConfigError(f"{method.__name__}: give settings by name, or one {expected}; got {config!r}")
-            return method(self, config)
+            valid, problems = config_type.check(settings) if config is None else (dict(config), [])
+            refuse(config_type.__name__, [*problems, *further(self, valid)])
+            return method(self, config or config_type(**settings))
 
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
         fields = inspect.signature(config_class).parameters.values()
@@ -58,11 +62,11 @@ def takes_settings(
 
 
 def takes_fields(
-    config_class: Callable[P, C],
+    config_class: Callable[P, C], further: Callable[[Any, Mapping[str, Any]], list[str]] = lambda _self, _valid: []
 ) -> Callable[[Callable[[S, C], None]], Callable[Concatenate[S, P], None]]:
     """The same for a constructor, which takes keywords only."""
 
     def decorate(method: Callable[[S, C], None]) -> Callable[Concatenate[S, P], None]:
-        return cast("Callable[Concatenate[S, P], None]", takes_settings(config_class)(method))
+        return cast("Callable[Concatenate[S, P], None]", takes_settings(config_class, further)(method))
 
     return decorate

@@ -1,6 +1,6 @@
 """The ground truth of one split, in a few arrays: loader processes share them without copying."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,14 @@ class Annotations:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.image_ids)
+
+    def renamed(self, names: Sequence[str]) -> "Annotations":
+        """The same with other names for its classes, in their order.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        return replace(self, classes=self.classes.renamed(names))
 
     def with_classes(self, classes: ClassTable) -> "Annotations":
         """The same objects with the class ids of another table, which must have all names of this one."""

@@ -4,6 +4,7 @@ All randomness of a training sample comes from (seed, epoch, index): nothing dep
 on their order, or on where a run was interrupted.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -178,7 +179,9 @@ class _Loader(DataLoader[Any]):
     """A DataLoader of guarded batches. It leaves torch's global random state alone, whatever the number of workers."""
 
     def __init__(self, batches: _Guarded, **options: Any) -> None:
-        super().__init__(batches, collate_fn=_as_is, generator=torch.Generator(), **options)
+        super().__init__(
+            batches, collate_fn=_as_is, generator=torch.Generator(), worker_init_fn=_ignore_signals, **options
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
         for batch in super().__iter__():
@@ -188,6 +191,12 @@ class _Loader(DataLoader[Any]):
                 finally:
                     del batch  # a cycle through the traceback would keep the workers alive: seconds at exit
             yield batch
+
+
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C and SIGTERM often reach all processes of a program; the one that trains decides when the loaders end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

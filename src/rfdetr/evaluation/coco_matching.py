@@ -11,9 +11,9 @@ from hotcoco import Params, StreamingEval
 from jaxtyping import Float, Float64
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.distributed import gathered
 from rfdetr.evaluation.block import Block
 from rfdetr.evaluation.detections import DetectionTable
-from rfdetr.evaluation.processes import gathered
 from rfdetr.masks import Rle, to_rle
 
 # COCO's area ranges: all, up to 32^2 pixels, up to 96^2, above.

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.evaluation.coco_matching import CocoMatching
 from rfdetr.evaluation.detections import DetectionTable
 from rfdetr.evaluation.matching import JUDGED, judge
-from rfdetr.evaluation.processes import gathered, rank_and_world_size
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.evaluation.threshold_sweep import best_operating_point
@@ -42,6 +42,7 @@ class CocoEvaluator:
         self.results = results
         self._row_of = {int(image_id): row for row, image_id in enumerate(ground_truth.image_ids)}
         self._is_seen = np.zeros(len(ground_truth), np.bool_)
+        self._not_finite = 0
         self._judged = bytearray()  # rows of JUDGED
         self._boxes = CocoMatching("bbox", ground_truth, max_dets)
         self._masks = None if ground_truth.segmentations is None else CocoMatching("segm", ground_truth, max_dets)
@@ -60,6 +61,7 @@ class CocoEvaluator:
                 new.setdefault(row, image)
         self._is_seen[list(new)] = True
         table = DetectionTable.from_predictions(list(new), list(new.values()))
+        self._not_finite += int((~table.is_finite).sum())
         is_scored = np.isin(table.labels, self.ground_truth.classes.class_ids) & table.is_finite
         detections = table.where(is_scored)
         self._judged += judge(self.ground_truth, detections).tobytes()
@@ -100,6 +102,7 @@ class CocoEvaluator:
             segm_per_class=masks.per_class(truth) if masks else {},
             num_images=len(truth),
             num_objects=int((~truth.is_crowd).sum()),
+            num_not_finite=self._not_finite,
         )
 
     def _gather(self) -> None:
@@ -109,6 +112,7 @@ class CocoEvaluator:
         self._boxes.gather()
         if self._masks:
             self._masks.gather()
+        self._not_finite = sum(gathered(self._not_finite))
         parts = gathered((self._is_seen, self._judged))
         self._is_seen, self._judged = np.zeros_like(self._is_seen), bytearray()
         for is_seen, judged in parts:

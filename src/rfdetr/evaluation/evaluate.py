@@ -12,8 +12,8 @@ from rfdetr.config.runs import EvaluateConfig
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.devices import autocast_dtype
+from rfdetr.distributed import rank_and_world_size
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
-from rfdetr.evaluation.processes import rank_and_world_size
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.inference.predictor import evaluating
@@ -70,6 +70,9 @@ def run_all(
     dtype: torch.dtype | None,
     observe: Observer | None = None,
     results: ResultsFile | None = None,
+    is_interrupted: Callable[[], bool] = lambda: False,
+    pin_memory: bool | None = None,
+    prefetch_factor: int | None = None,
 ) -> dict[str, CocoEvaluator]:
     """Run several weights of one architecture over the images, which are loaded once; scores are not yet computed.
 
@@ -83,6 +86,9 @@ def run_all(
         dtype: of mixed precision; None is float32.
         observe: is given the name, the raw outputs and the batch (on the device) of every forward pass.
         results: takes the detections, if there is one detector.
+        is_interrupted: asked before every batch; the rest of the images is left out when it says so.
+        pin_memory: of the loader; None: where the device is a GPU.
+        prefetch_factor: batches each loader process prepares ahead; None: 2.
     """
     model = next(iter(detectors.values())).config
     rank, world_size = rank_and_world_size()
@@ -94,7 +100,8 @@ def run_all(
         masks=observe is not None,
         rank=rank,
         world_size=world_size,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda" and pin_memory is not False,
+        prefetch_factor=prefetch_factor,
         persistent_workers=False,
     )
     evaluators = {name: CocoEvaluator(annotations, max_dets, results) for name in detectors}
@@ -103,6 +110,8 @@ def run_all(
             modes.enter_context(evaluating(detector))
         # disable=None: only on a terminal.
         for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=True if rank else None):
+            if is_interrupted():
+                break
             on_device = batch.to(device, non_blocking=True)
             for name, detector in detectors.items():
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

@@ -34,6 +34,7 @@ class EvaluationResult(Mapping[str, float | None]):
     num_images: int
     num_objects: int  # crowd regions not counted
     segm_per_class: dict[str, float | None] = field(default_factory=dict)
+    num_not_finite: int = 0  # detections left out because their box or score was not a number
 
     def __getitem__(self, name: str) -> float | None:
         return self.metrics[name]

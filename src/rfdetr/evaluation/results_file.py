@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from typing_extensions import Self
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.evaluation.detections import DetectionTable
-from rfdetr.evaluation.processes import gathered, rank_and_world_size
 from rfdetr.files import write_atomically
 from rfdetr.masks import Rle
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, iou
 from rfdetr.models.losses import giou_loss, iou_aware_bce, l1_loss, mask_ce_loss, mask_dice_loss
-from rfdetr.models.mask_points import MaskSupervision, logits_at, masks_at, unsure_points
+from rfdetr.models.mask_points import MaskSupervision, RandomPoints, logits_at, masks_at, unsure_points
 from rfdetr.models.matcher import Matches, match
 from rfdetr.types import LayerOutputs, MaskLogits, RawOutputs, Target
 
@@ -40,11 +40,12 @@ def detection_losses(
     gt_boxes = torch.cat([target["boxes"] for target in targets])
     gt_masks = torch.cat([target["masks"] for target in targets]) if "pred_masks" in outputs else None
     losses: Losses = {}
-    all_matches = match(list(layers.values()), targets, groups, supervision)
+    random = RandomPoints(supervision.seed, [target["image_id"] for target in targets], gt_boxes.device)
+    all_matches = match(list(layers.values()), targets, groups, supervision, random)
     for (suffix, layer), matches in zip(layers.items(), all_matches, strict=True):
         of_layer = _box_losses(layer, matches, labels, gt_boxes, num_boxes)
         if gt_masks is not None:
-            of_layer |= _mask_losses(layer["pred_masks"], matches, gt_masks, num_boxes, supervision)
+            of_layer |= _mask_losses(layer["pred_masks"], matches, gt_masks, num_boxes, supervision, random)
         losses |= {name + suffix: loss for name, loss in of_layer.items()}
     return losses
 
@@ -63,12 +64,18 @@ def _box_losses(layer: LayerOutputs, matches: Matches, labels: Tensor, gt_boxes:
 
 
 def _mask_losses(
-    masks: MaskLogits, matches: Matches, gt_masks: Tensor, num_boxes: Tensor, supervision: MaskSupervision
+    masks: MaskLogits,
+    matches: Matches,
+    gt_masks: Tensor,
+    num_boxes: Tensor,
+    supervision: MaskSupervision,
+    random: RandomPoints,
 ) -> Losses:
     queries = matches.query.split(matches.counts)
     logits = torch.cat([masks.of(image, of_image).float() for image, of_image in enumerate(queries)])
     height, width = logits.shape[-2:]
-    points = unsure_points(logits, count=max(height, height * width // supervision.point_sample_ratio))
+    count = max(height, height * width // supervision.point_sample_ratio)
+    points = unsure_points(logits, matches.counts, count, random)
     predicted = logits_at(logits.unsqueeze(1), points).squeeze(1)
     truth = masks_at(gt_masks, matches.target, points)
     return {

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, giou
-from rfdetr.models.mask_points import MaskSupervision, logits_at, masks_at
+from rfdetr.models.mask_points import MaskSupervision, RandomPoints, logits_at, masks_at
 from rfdetr.types import LayerOutputs, MaskLogits, Target
 
 # Fixed: they shape the assignment, not the gradient, and do not follow the loss weights.
@@ -62,14 +62,14 @@ def mask_costs(
 
 
 def _weighted_mask_costs(
-    layer_masks: list[MaskLogits], targets: list[Target], supervision: MaskSupervision
+    layer_masks: list[MaskLogits], targets: list[Target], supervision: MaskSupervision, random: RandomPoints
 ) -> list[Float[Tensor, "L Q T"]]:
     """Per image. All images, queries and objects of a layer are compared at the same random points."""
     per_layer = []
     for masks in layer_masks:
         height, width = masks.features.shape[-2:]
         count = max(1, height * width // supervision.point_sample_ratio)
-        points = torch.rand(1, count, 2, device=masks.features.device)
+        points = random.shared(count)
         features = logits_at(masks.features, points.expand(len(masks.features), -1, -1))
         logits = masks.queries.float() @ features + masks.bias.float()
         per_layer.append([_image_mask_cost(*pair, points, supervision) for pair in zip(logits, targets, strict=True)])
@@ -86,7 +86,7 @@ def _image_mask_cost(
 
 
 def _costs(
-    layers: list[LayerOutputs], targets: list[Target], supervision: MaskSupervision
+    layers: list[LayerOutputs], targets: list[Target], supervision: MaskSupervision, random: RandomPoints
 ) -> list[Float[Tensor, "L Q T"]]:
     """Per image, of all layers and groups."""
     logits = torch.stack([layer["pred_logits"] for layer in layers]).float()
@@ -96,7 +96,7 @@ def _costs(
         for image, target in enumerate(targets)
     ]
     if "pred_masks" in layers[0]:
-        of_masks = _weighted_mask_costs([layer["pred_masks"] for layer in layers], targets, supervision)
+        of_masks = _weighted_mask_costs([layer["pred_masks"] for layer in layers], targets, supervision, random)
         costs = [cost + mask_cost for cost, mask_cost in zip(costs, of_masks, strict=True)]
     return costs
 
@@ -107,14 +107,17 @@ def match(
     targets: list[Target],
     groups: int,
     supervision: MaskSupervision = MaskSupervision(),  # noqa: B008 - frozen
+    random: RandomPoints | None = None,
 ) -> list[Matches]:
     """One assignment per layer, image and query group: every group answers for every object.
 
     With more objects than queries in a group, as many objects as there are queries are matched. All costs go to the
     host in one transfer, and all pairs come back in one. Where there are masks, they count as well, at random points.
     """
-    with torch.autocast(layers[0]["pred_boxes"].device.type, enabled=False):  # sums over points overflow float16
-        costs = _costs(layers, targets, supervision)
+    device = layers[0]["pred_boxes"].device
+    random = random or RandomPoints(supervision.seed, [target["image_id"] for target in targets], device)
+    with torch.autocast(device.type, enabled=False):  # sums over points overflow float16
+        costs = _costs(layers, targets, supervision, random)
     num_layers, queries = len(layers), layers[0]["pred_boxes"].shape[1]
     on_host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
     per_image = np.split(on_host, np.cumsum([cost.numel() for cost in costs])[:-1])
@@ -128,7 +131,7 @@ def match(
         first_target += objects
     joined = [np.concatenate(layer, axis=1) for layer in pairs]
     counts = tuple(part.shape[1] for part in pairs[0])  # the same in all layers
-    on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(costs[0].device)
+    on_device = torch.from_numpy(np.concatenate(joined, axis=1)).to(device)
     by_layer = on_device.split([part.shape[1] for part in joined], dim=1)
     return [Matches(image, query, target, counts) for image, query, target in by_layer]
 

@@ -1,4 +1,4 @@
-"""What is known when an epoch ends; the callbacks fill it in and hand it on, in their order."""
+"""What is known when an epoch ends."""
 
 from dataclasses import dataclass, field
 
@@ -16,12 +16,12 @@ class EpochReport:
     """Counted from 1."""
     step: int
     """Optimiser steps since the start of the run."""
-    lr: float
-    """Highest learning rate of the last step."""
+    rates: dict[str, float]
+    """Learning rates of the last step: `lr` and `lr_encoder`."""
     losses: dict[str, float]
     """Means over the training steps."""
-    images_per_second: float
-    """Over the training part, loading included."""
+    images_per_second: float | None
+    """Over the training part, loading included; None: all of it was trained before the run was resumed."""
     results: dict[str, EvaluationResult] = field(default_factory=dict)
     """Validation result by kind of weights; empty in an epoch without evaluation."""
     val_losses: dict[str, float] = field(default_factory=dict)
@@ -30,10 +30,9 @@ class EpochReport:
     """The kinds of weights that are better than ever."""
 
     def row(self, per_class: bool) -> dict[str, float | int | None]:
-        """Flat values for metrics.csv and loggers."""
-        row: dict[str, float | int | None] = {"epoch": self.epoch, "step": self.step, "train/lr": self.lr}
-        row["train/images_per_second"] = round(self.images_per_second, 3)
-        row |= {f"train/{name}": value for name, value in self.losses.items()}
+        """Flat values for metrics.csv and loggers: all that is the same when the run is repeated."""
+        row: dict[str, float | int | None] = {"epoch": self.epoch, "step": self.step}
+        row |= {f"train/{name}": value for name, value in {**self.rates, **self.losses}.items()}
         row |= {f"val/{name}": value for name, value in self.val_losses.items()}
         for kind, result in self.results.items():
             prefix = "val/" if kind == REGULAR else f"val/{kind}_"

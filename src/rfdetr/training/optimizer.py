@@ -57,19 +57,18 @@ def _distance(name: str, model: ModelConfig) -> int:
     return 0
 
 
-def check_same_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Raises:
-    ConfigError: the state is of an optimiser that grouped the parameters in another way.
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an earlier run has accumulated; rates and weight decay are those of this run.
+
+    Raises:
+        ConfigError: that run grouped the parameters in another way.
     """
     sizes = [[len(group["params"]) for group in groups] for groups in (state["param_groups"], optimizer.param_groups)]
     if sizes[0] != sizes[1]:
         raise ConfigError(
-            "resume: lr, lr_encoder, their decays and weight_decay group the parameters in another way than in the run"
+            "resume: lr, lr_encoder, their decays, weight_decay and freeze_encoder group the parameters in another way "
+            "than in the run"
         )
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over what an earlier run has accumulated; rates and weight decay are those of this run."""
     wanted = [{key: group[key] for key in ("lr", "base_lr", "weight_decay")} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):

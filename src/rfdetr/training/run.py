@@ -1,41 +1,43 @@
 """One run, from config to result, top to bottom."""
 
 import secrets
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from rfdetr.classes import ClassTable
-from rfdetr.config.base import report
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
 from rfdetr.data.loading import training_loader
-from rfdetr.errors import ConfigError, WeightsError
-from rfdetr.files import write_json
+from rfdetr.distributed import barrier, broadcast, gathered, rank_and_world_size
+from rfdetr.errors import Interrupted
+from rfdetr.files import write_atomically, write_json
+from rfdetr.inference.predictor import predict
 from rfdetr.models.detector import Detector
-from rfdetr.training.callbacks.checkpoints import Checkpoints
-from rfdetr.training.callbacks.metrics import Metrics
-from rfdetr.training.callbacks.progress import ProgressDisplay
-from rfdetr.training.callbacks.selection import Selection
-from rfdetr.training.callbacks.validation import Validation
-from rfdetr.training.ema import Ema
-from rfdetr.training.epoch import REGULAR, EpochReport
-from rfdetr.training.loggers import build_loggers
-from rfdetr.training.module import TrainingModule
-from rfdetr.training.optimizer import build_optimizer, check_same_groups
+from rfdetr.report.samples import pick_samples, sample_sheet
+from rfdetr.training.checkpoints import Checkpoints
+from rfdetr.training.display import Display
+from rfdetr.training.epoch import EMA, REGULAR, EpochReport
+from rfdetr.training.history import write_csv
+from rfdetr.training.loggers import Loggers, open_loggers
+from rfdetr.training.resume import check_resumable, find_run, restore_best, say_changes
 from rfdetr.training.run_dir import RunDir
-from rfdetr.training.state import BestScores, Progress
-from rfdetr.training.trainer import Position, build_trainer, fit
-from rfdetr.weights.checkpoint import Checkpoint, load_checkpoint
-from rfdetr.weights.names import from_published
+from rfdetr.training.selection import better_kind, is_stalled, select
+from rfdetr.training.signals import StopSignals
+from rfdetr.training.state import Best, Progress
+from rfdetr.training.step import TrainingStep, Wishes
+from rfdetr.training.validation import evaluate_weights
+
+SAMPLE_PICTURES = 8
+SAMPLE_THRESHOLD = 0.3
 
 
 @dataclass(frozen=True)
@@ -61,159 +63,320 @@ def train(
 ) -> TrainingResult:
     """Train the detector in place (its weights end as the last step left them) and leave the best in a file.
 
-    The model's settings are only written down, beside those of the run.
+    In a torch.distributed process group the processes share the work, and the first one writes the files. The model's
+    settings are only written down, beside those of the run.
+
+    Raises:
+        ConfigError: a setting that the run cannot start or go on with.
+        TrainingError: the loss stopped being finite, or a file cannot be written.
+        Interrupted: by a signal; the state is saved.
     """
-    run_dir, classes = RunDir(Path(config.output_dir)), train_split.classes
-    earlier = _load_run(Path(config.resume), detector, classes) if config.resume else None
-    progress = Progress.from_dict((earlier.run or {})["progress"]) if earlier else Progress(seed=_seed(config))
-    batches = _batches(len(train_split), detector.config, config, progress)
-    validation = Validation(valid_split, config, batches)
-    callbacks = [
-        Position(batches, progress),
-        validation,
-        Selection(validation, progress, config),
-        Metrics(validation, progress, run_dir, config),
-        Checkpoints(validation, run_dir, classes, config),
-        ProgressDisplay(validation, config, batches),
-    ]
-    trainer = build_trainer(config, device, callbacks, epochs=config.epochs - progress.epoch)
-    batches.world_size = trainer.world_size
-    if earlier:
-        _check_resumable(config, progress, batches.steps_per_epoch, run_dir)
-        detector.load_state_dict(earlier.weights)
-    ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
-    make_loader = partial(_loader, train_split, batches, config, device)
-    module = TrainingModule(detector, ema, config, progress, batches.steps_per_epoch, make_loader)
-    if earlier:
-        _restore(module, earlier.run or {})
-    settings = _effective_settings(config, model_settings, detector.config, progress.seed)
-    if trainer.is_global_zero:
-        if run_dir.last.exists() and not earlier:
-            warn(f"{run_dir.path} holds an earlier run; files of the same names will be replaced")
-        run_dir.write_settings(settings)
-        say(_opening(detector, train_split, valid_split, batches, progress))
-    trainer.loggers = build_loggers(config, run_dir, settings)
-    vit = detector.train().backbone.vit
+    with in_training(detector, config, device):
+        run = Run(detector, train_split, valid_split, config, device)
+        run.open(model_settings)
+        try:
+            with run.signals:
+                while run.progress.epoch < config.epochs and not is_stalled(run.progress, config):
+                    run.train_epoch()
+                    run.close_epoch()
+        except BaseException as error:
+            run.close(failed=not isinstance(error, Interrupted))
+            if isinstance(error, Interrupted):
+                barrier()  # the first process may need time to close its loggers; nobody leaves before it
+            raise
+        return run.finish()
+
+
+@contextmanager
+def in_training(detector: Detector, config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """The detector on its device and as the settings want it; afterwards in evaluation mode, as it was."""
+    vit = detector.to(device).train().backbone.vit
+    checkpointing = vit.gradient_checkpointing
+    trained = [parameter for parameter in vit.parameters() if parameter.requires_grad]
     vit.set_drop_path(config.drop_path)
-    if config.gradient_checkpointing is not None:
-        vit.gradient_checkpointing = config.gradient_checkpointing
+    vit.gradient_checkpointing = checkpointing or config.gradient_checkpointing
     try:
-        fit(trainer, module)
+        for parameter in trained:
+            parameter.requires_grad_(not config.freeze_encoder)
+        yield
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        vit.gradient_checkpointing = checkpointing
         vit.set_drop_path(0.0)
         detector.eval()
-    metrics = _best_metrics(progress.best, validation.report, ema is not None)
-    if trainer.is_global_zero:
-        write_json(run_dir.results, metrics)
-    return TrainingResult(run_dir.path, run_dir.best_total, metrics, progress.history)
 
 
-def _effective_settings(
-    config: TrainConfig, model_settings: ModelSettings, model: ModelConfig, seed: int
+def epoch_batches(num_images: int, model: ModelConfig, config: TrainConfig, seed: int) -> EpochBatches:
+    """The steps of a run, for this process."""
+    sizes = training_sizes(model, config)
+    rank, world_size = rank_and_world_size()
+    return EpochBatches(
+        num_images=num_images,
+        batch_size=int(config.batch_size),
+        grad_accum_steps=config.grad_accum_steps,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        scale_of_step=lambda step: step_scale(sizes, seed, step),
+    )
+
+
+def training_sizes(model: ModelConfig, config: TrainConfig) -> list[int]:
+    """The resolutions a run trains at, smallest first."""
+    if not config.multi_scale:
+        return [model.resolution]
+    return multi_scale_sizes(model.resolution, model.block_size, config.expanded_scales)
+
+
+class Run:
+    """A run under way: its parts, and what happens in which order."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        train_split: Annotations,
+        valid_split: Annotations,
+        config: TrainConfig,
+        device: torch.device,
+    ) -> None:
+        self.train_split = train_split
+        self.valid_split = valid_split
+        self.config = config
+        self.device = device
+        self.signals = StopSignals()
+        self.run_dir = RunDir(Path(config.output_dir))
+        self.is_main = rank_and_world_size()[0] == 0
+        classes = train_split.classes
+        # Processes may have no disk in common, so the first one reads for all; and its seed counts.
+        seed = broadcast(secrets.randbits(31) if config.seed is None else config.seed)
+        found = broadcast(find_run(config, self.run_dir) if self.is_main else None)
+        batches = epoch_batches(len(train_split), detector.config, config, seed)
+        self.progress = Progress(seed, len(train_split), batches.images_per_step)
+        if found:
+            path, earlier = found
+            check_resumable(path, earlier, config, detector.config, classes, self.progress)
+            self.progress = Progress.from_dict((earlier.run or {})["progress"])
+            batches = epoch_batches(len(train_split), detector.config, config, self.progress.seed)
+            detector.load_state_dict(earlier.weights)
+            say_changes(path, earlier.settings, config, self.progress, batches.steps_per_epoch)
+        self.is_resumed = bool(found)
+        self.batches = batches
+        self.step = TrainingStep(detector, config, self.progress, batches.steps_per_epoch, device)
+        if found:
+            self.step.load_state(earlier.run or {})
+        self.checkpoints = Checkpoints(self.run_dir, classes, config, self.step)
+        self.loader = training_loader(
+            train_split,
+            batches,
+            augment=config.augment,
+            num_workers=config.num_workers,
+            # Memory is pinned for transfers to a GPU; without one torch would warn.
+            pin_memory=device.type == "cuda" and config.pin_memory is not False,
+            persistent_workers=config.persistent_workers,
+            prefetch_factor=config.prefetch_factor,
+        )
+        self.display = Display(config, batches.steps_per_epoch)
+        self.loggers: Loggers | None = None
+        self.last_report: EpochReport | None = None
+        self._saved_at = time.monotonic()
+
+    def open(self, model_settings: ModelSettings) -> None:
+        """Leave the first files and say what is going to happen."""
+        if self.is_main:
+            self._open(model_settings)
+        self.progress.best = broadcast(self.progress.best)
+
+    def _open(self, model_settings: ModelSettings) -> None:
+        if self.run_dir.last.exists() and not self.is_resumed:
+            warn(f"{self.run_dir.path} holds an earlier run; files of the same names will be replaced")
+        settings = effective_settings(self.config, model_settings, self.detector, self.progress.seed)
+        self.run_dir.write_settings(settings)
+        self.run_dir.remove_leftovers()
+        if self.is_resumed:
+            restore_best(self.checkpoints, self.progress)
+            self._write_history()
+        for remark in self.config.remarks():
+            warn(remark)
+        if self.config.pin_memory and self.device.type != "cuda":
+            warn(f"pin_memory=True has no effect: the {self.device.type} needs no transfers")
+        say(self._opening())
+        self.loggers = open_loggers(self.config, self.run_dir, settings, self.progress.logger_ids, self.progress.step)
+        for row in self.progress.history:  # a killed process may not have got them out; known ones are skipped
+            self.loggers.log(row, row["step"])
+        if not self.progress.step:
+            self._show_samples(0)
+
+    @property
+    def detector(self) -> Detector:
+        return self.step.detector
+
+    def train_epoch(self) -> None:
+        """The steps of the epoch that are still to do.
+
+        Raises:
+            Interrupted: the state is saved.
+        """
+        self.batches.epoch, self.batches.start_step = self.progress.epoch, self.progress.step_in_epoch
+        first_step, started = self.progress.step, time.perf_counter()
+        self.display.open_epoch(self.progress)
+        try:
+            if self.progress.step_in_epoch < self.batches.steps_per_epoch:
+                for batches in self.loader:
+                    granted = self.step(batches, self._wishes)
+                    self.display.advance()
+                    if granted.stop:
+                        self._stop()
+                    if self._is_due(granted):
+                        self._save()
+        finally:
+            self.display.close_bar()
+        losses = self.step.mean_losses()  # waits for the device, so the clock is read after it
+        images = (self.progress.step - first_step) * self.batches.images_per_step
+        self.last_report = EpochReport(
+            epoch=self.progress.epoch + 1,
+            step=self.progress.step,
+            rates=self.step.rates(),
+            losses=losses,
+            images_per_second=images / (time.perf_counter() - started) if images else None,
+        )
+
+    def close_epoch(self) -> None:
+        """Evaluate where it is due, and leave the epoch's numbers and files.
+
+        Raises:
+            Interrupted: the state is saved, in which this epoch is trained and not evaluated.
+        """
+        report = self.last_report
+        if report is None:
+            raise RuntimeError("an epoch is trained before it is closed")
+        if any(gathered(self.signals.is_received())):
+            self._stop()
+        if report.epoch % self.config.eval_interval == 0 or report.epoch == self.config.epochs:
+            self._evaluate(report)
+        select(report, self.progress, self.config)
+        row = report.row(self.config.log_per_class_metrics)
+        self.progress.history.append(row)
+        self.progress.next_epoch()
+        self.step.forget_losses()
+        self.checkpoints.save_epoch(report)
+        self._saved_at = time.monotonic()
+        if self.is_main:
+            self._write_history()
+            if self.loggers:
+                self.loggers.log({**row, "train/images_per_second": report.images_per_second}, report.step)
+            if self.config.sample_interval and report.epoch % self.config.sample_interval == 0:
+                self._show_samples(report.epoch)
+        self.display.close_epoch(report)
+
+    def _evaluate(self, report: EpochReport) -> None:
+        detectors = {REGULAR: self.detector}
+        if self.step.ema:
+            detectors[EMA] = self.step.ema.detector
+        compute_loss = self.config.compute_val_loss
+        found = evaluate_weights(
+            detectors, self.valid_split, self.config, self.device, compute_loss, self.signals.is_received
+        )
+        if found is None:
+            self._stop()
+            return
+        report.results, report.val_losses = found
+        for kind, result in report.results.items():
+            if result.num_not_finite:
+                warn(
+                    f"epoch {report.epoch}: {result.num_not_finite} detections of the {kind} weights are not finite; "
+                    f"they do not count as best{' (fp16_eval: try False)' if self.config.fp16_eval else ''}"
+                )
+
+    def finish(self) -> TrainingResult:
+        """Choose the best weights and write them down."""
+        if is_stalled(self.progress, self.config):
+            say(f"stopped early: no better for {self.config.early_stopping_patience} epochs (early_stopping_patience)")
+        self.checkpoints.finish()
+        metrics = self._best_metrics()
+        if self.is_main:
+            self.run_dir.write(self.run_dir.results, lambda path: write_json(path, metrics))
+        self.close()
+        return TrainingResult(self.run_dir.path, self.run_dir.best_total, metrics, self.progress.history)
+
+    def close(self, failed: bool = False) -> None:
+        if self.loggers:
+            self.loggers.close(failed)
+
+    def _best_metrics(self) -> dict[str, Any]:
+        """Of the weights in `checkpoint_best_total.pth`: where none ever scored, the last regular ones."""
+        metrics = self.progress.best.get(better_kind(self.progress), Best()).metrics
+        if metrics is None and self.last_report is not None and self.last_report.results:
+            metrics = self.last_report.results[REGULAR].to_json()
+        return metrics or {}
+
+    def _wishes(self) -> Wishes:
+        config = self.config
+        minutes = config.checkpoint_every_minutes
+        is_time = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
+        return Wishes(stop=self.signals.is_received(), save=is_time and self.is_main)
+
+    def _is_due(self, granted: Wishes) -> bool:
+        every = self.config.checkpoint_every_steps
+        return granted.save or bool(every and self.progress.step % every == 0)
+
+    def _save(self) -> None:
+        self.checkpoints.save()
+        self._saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        """Raises:
+        Interrupted: always, after saving.
+        """
+        self._save()
+        number = next((number for number in gathered(self.signals.received) if number), signal.SIGTERM)
+        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step_in_epoch} of {self.batches.steps_per_epoch}"
+        say(
+            f"stopped by {signal.Signals(number).name} after {where}; the state is in {self.run_dir.last}. Go on with "
+            f'resume="auto", or: rfdetr train --config {self.run_dir.settings} --resume auto'
+        )
+        raise Interrupted(128 + number)
+
+    def _write_history(self) -> None:
+        self.run_dir.write(self.run_dir.metrics, lambda path: write_csv(path, self.progress.history))
+
+    def _show_samples(self, epoch: int) -> None:
+        """Some pictures of the validation split with what the weights find on them."""
+        if not self.config.sample_interval:
+            return
+        detector = self.step.ema.detector if self.step.ema else self.detector
+        classes = self.train_split.classes
+        sheet = sample_sheet(
+            lambda image: predict(detector, image, classes, SAMPLE_THRESHOLD),
+            self.valid_split,
+            pick_samples(self.valid_split, SAMPLE_PICTURES),
+        )
+        path = self.run_dir.samples(epoch)
+        self.run_dir.write(path, lambda path: write_atomically(path, lambda part: sheet.save(part, format="JPEG")))
+        if self.loggers:
+            self.loggers.picture("samples", path, self.progress.step)
+
+    def _opening(self) -> str:
+        """The first line of a run."""
+        model = self.detector.config
+        parts = [
+            f"RF-DETR {model.size}",
+            f"{model.resolution} x {model.resolution} pixels",
+            f"{len(self.train_split.classes)} classes",
+            f"{len(self.train_split)} training and {len(self.valid_split)} validation images",
+            f"{self.batches.steps_per_epoch} steps of {self.batches.images_per_step} images per epoch",
+            f"seed {self.progress.seed}",
+        ]
+        return ", ".join(parts)
+
+
+def effective_settings(
+    config: TrainConfig, model_settings: ModelSettings, detector: Detector, seed: int
 ) -> dict[str, Any]:
     """All settings of the run, as a file that `rfdetr train --config` takes; None, which is "not set", is left out."""
+    model = detector.config
     shape = {name: value for name, value in model.plain().items() if name in ModelSettings.model_fields}
     run = {name: value for name, value in config.plain().items() if value is not None}
     settings = {"model": model.size, **model_settings.plain(), **run, **shape, "seed": seed, "resume": None}
+    settings["gradient_checkpointing"] = detector.backbone.vit.gradient_checkpointing
     return {name: value for name, value in settings.items() if value is not None or name == "pretrain_weights"}
-
-
-def _seed(config: TrainConfig) -> int:
-    return config.seed if config.seed is not None else secrets.randbits(31)
-
-
-def _load_run(path: Path, detector: Detector, classes: ClassTable) -> Checkpoint:
-    """The checkpoint of an earlier run of the same model on the same classes.
-
-    Raises:
-        WeightsError: another model or other classes, or a file that holds weights alone.
-    """
-    checkpoint = load_checkpoint(path)
-    if checkpoint.run is None or not {"progress", "optimizer", "ema_model"} <= set(checkpoint.run):
-        raise WeightsError(f"{path}: holds weights alone, no state of a run. Resume from checkpoint.pth of the run")
-    if checkpoint.classes != classes:
-        raise WeightsError(f"{path}: its classes are not those of the dataset")
-    if checkpoint.config != detector.config:
-        raise WeightsError(f"{path}: its model differs from this one; open it with RFDETR.from_checkpoint")
-    return checkpoint
-
-
-def _check_resumable(config: TrainConfig, progress: Progress, steps_per_epoch: int, run_dir: RunDir) -> None:
-    """Raises:
-    ConfigError: settings that the run cannot go on with.
-    """
-    problems = []
-    if progress.epoch >= config.epochs:
-        problems.append(f"epochs: {progress.epoch} are done already; ask for more than that")
-    if config.seed not in (None, progress.seed):
-        problems.append(f"seed: the run has {progress.seed}; leave seed out")
-    if progress.step != progress.epoch * steps_per_epoch + progress.step_in_epoch:
-        was = progress.step // max(progress.epoch, 1)
-        problems.append(f"batch_size, grad_accum_steps: the run had {was} steps per epoch, not {steps_per_epoch}")
-    best = {run_dir.best_regular: progress.best.regular_metrics, run_dir.best_ema: progress.best.ema_metrics}
-    problems += [f"output_dir: {path} is missing, the best so far" for path in best if best[path] and not path.exists()]
-    if problems:
-        raise ConfigError(report(f"resume from {config.resume}", problems))
-
-
-def _restore(module: TrainingModule, run: Mapping[str, Any]) -> None:
-    check_same_groups(build_optimizer(module.detector, module.detector.config, module.config), run["optimizer"])
-    module.optimizer_state = run["optimizer"]
-    if module.ema and run["ema_model"]:
-        module.ema.detector.load_state_dict(from_published(run["ema_model"]))
-
-
-def _batches(num_images: int, model: ModelConfig, config: TrainConfig, progress: Progress) -> EpochBatches:
-    """The steps of the run, for one process; the trainer knows how many there are."""
-    sizes = [model.resolution]
-    if config.multi_scale:
-        sizes = multi_scale_sizes(model.resolution, model.block_size, config.expanded_scales)
-    return EpochBatches(
-        num_images=num_images,
-        batch_size=config.batch_size,
-        grad_accum_steps=config.grad_accum_steps,
-        seed=progress.seed,
-        rank=0,
-        world_size=1,
-        scale_of_step=lambda step: step_scale(sizes, progress.seed, step),
-        epoch=progress.epoch,
-        start_step=progress.step_in_epoch,
-    )
-
-
-def _loader(
-    train_split: Annotations, batches: EpochBatches, config: TrainConfig, device: torch.device
-) -> DataLoader[Any]:
-    return training_loader(
-        train_split,
-        batches,
-        augment=config.augment,
-        num_workers=config.num_workers,
-        pin_memory=device.type == "cuda" if config.pin_memory is None else config.pin_memory,
-        persistent_workers=config.persistent_workers,
-        prefetch_factor=config.prefetch_factor,
-    )
-
-
-def _opening(
-    detector: Detector, train_split: Annotations, valid_split: Annotations, batches: EpochBatches, progress: Progress
-) -> str:
-    """The first line of a run."""
-    model = detector.config
-    parts = [
-        f"RF-DETR {model.size}",
-        f"{model.resolution} x {model.resolution} pixels",
-        f"{len(train_split.classes)} classes",
-        f"{len(train_split)} training and {len(valid_split)} validation images",
-        f"{batches.steps_per_epoch} steps of {batches.images_per_step} images per epoch",
-        f"seed {progress.seed}",
-    ]
-    return ", ".join(parts)
-
-
-def _best_metrics(best: BestScores, last: EpochReport | None, has_ema: bool) -> dict[str, Any]:
-    """Of the weights in `checkpoint_best_total.pth`: where none ever scored, the last regular ones."""
-    found = best.ema_metrics if has_ema and best.ema > best.regular else best.regular_metrics
-    if found is None and last is not None:
-        found = last.results[REGULAR].to_json()
-    return found or {}

@@ -3,65 +3,51 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
-import lightning.pytorch as lightning
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from tqdm import tqdm
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say
-from rfdetr.data.batches import EpochBatches
-from rfdetr.training.callbacks.selection import score_of
-from rfdetr.training.callbacks.validation import Validation
+from rfdetr.distributed import rank_and_world_size
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
+from rfdetr.training.selection import score_of
+from rfdetr.training.state import Progress
 
 
-class ProgressDisplay(lightning.Callback):
+class Display:
     """`epoch  3/30  loss 12.34  val 11.80  mAP 0.412 (ema 0.430)  mAP50 0.655  35.2 images/s  1m 40s left`.
 
     Of a segmentation model: `mask mAP 0.412 (ema 0.430)  mask mAP50 0.655  box mAP 0.471`.
     """
 
-    def __init__(self, validation: Validation, config: TrainConfig, batches: EpochBatches) -> None:
-        self.validation = validation
+    def __init__(self, config: TrainConfig, steps_per_epoch: int) -> None:
         self.config = config
-        self.batches = batches
+        self.steps_per_epoch = steps_per_epoch
         self._epoch_seconds: list[float] = []
         self._started = 0.0
         self._bar: Bar | None = None
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+    def open_epoch(self, progress: Progress) -> None:
         self._started = time.perf_counter()
-        if self.config.progress_bar and trainer.is_global_zero:
-            progress = module.progress
-            title = f"epoch {progress.epoch + 1}/{self.config.epochs}"
-            self._bar = Bar(str(self.config.progress_bar), title, self.batches.steps_per_epoch - progress.step_in_epoch)
+        steps = self.steps_per_epoch - progress.step_in_epoch
+        if self.config.progress_bar and rank_and_world_size()[0] == 0:
+            self._bar = Bar(str(self.config.progress_bar), f"epoch {progress.epoch + 1}/{self.config.epochs}", steps)
 
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+    def advance(self) -> None:
         if self._bar:
             self._bar.advance()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        self._close_bar()
-        report = self.validation.report
-        if report is None or not trainer.is_global_zero:
-            return
-        self._epoch_seconds.append(time.perf_counter() - self._started)
-        left = sum(self._epoch_seconds) / len(self._epoch_seconds) * (self.config.epochs - report.epoch)
-        say(epoch_line(report, self.config.epochs, left))
-        if trainer.should_stop and report.epoch < self.config.epochs:
-            patience = self.config.early_stopping_patience
-            say(f"stopped early: no better for {patience} evaluations (early_stopping_patience)")
-
-    def on_exception(self, *_: Any) -> None:
-        self._close_bar()
-
-    def _close_bar(self) -> None:
+    def close_bar(self) -> None:
         if self._bar:
             self._bar.close()
             self._bar = None
+
+    def close_epoch(self, report: EpochReport) -> None:
+        self._epoch_seconds.append(time.perf_counter() - self._started)
+        left = sum(self._epoch_seconds) / len(self._epoch_seconds) * (self.config.epochs - report.epoch)
+        say(epoch_line(report, self.config, left))
 
 
 class Bar:
@@ -85,20 +71,21 @@ class Bar:
         self._open.close()
 
 
-def epoch_line(report: EpochReport, epochs: int, seconds_left: float) -> str:
+def epoch_line(report: EpochReport, config: TrainConfig, seconds_left: float) -> str:
     """The line of an epoch; an epoch without evaluation has no mAP."""
-    width = len(str(epochs))
-    parts = [f"epoch {report.epoch:{width}}/{epochs}", f"loss {report.losses.get('loss', 0):.3f}"]
+    width = len(str(config.epochs))
+    parts = [f"epoch {report.epoch:{width}}/{config.epochs}", f"loss {report.losses.get('loss', 0):.3f}"]
     if "loss" in report.val_losses:
         parts.append(f"val {report.val_losses['loss']:.3f}")
     if report.results:
-        shown = report.results[REGULAR]
-        ema = f" (ema {score_of(report.results[EMA]):.3f})" if EMA in report.results else ""
+        shown, metric = report.results[REGULAR], "mAP_50_95"
+        ema = f" (ema {score_of(report.results[EMA], metric):.3f})" if EMA in report.results else ""
         label, prefix = ("mask mAP", "segm_") if shown.has_masks else ("mAP", "")
-        parts += [f"{label} {score_of(shown):.3f}{ema}", f"{label}50 {shown[f'{prefix}mAP_50'] or 0:.3f}"]
+        parts += [f"{label} {score_of(shown, metric):.3f}{ema}", f"{label}50 {shown[f'{prefix}mAP_50'] or 0:.3f}"]
         if shown.has_masks:
-            parts.append(f"box mAP {shown['mAP_50_95'] or 0:.3f}")
-    parts.append(f"{report.images_per_second:.1f} images/s")
+            parts.append(f"box mAP {shown[metric] or 0:.3f}")
+    if report.images_per_second:
+        parts.append(f"{report.images_per_second:.1f} images/s")
     parts.append(f"{duration(seconds_left)} left" if seconds_left else "done")
     return "  ".join(parts) + ("  *" if report.improved else "")
 

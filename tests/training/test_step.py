@@ -1,23 +1,20 @@
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from rfdetr.errors import TrainingError
+from rfdetr.config.runs import TrainConfig
+from rfdetr.errors import ConfigError, TrainingError
 from rfdetr.models.detector import Detector
-from rfdetr.training.module import by_kind
+from rfdetr.training.state import Progress
+from rfdetr.training.step import TrainingStep, by_kind
 
 from ..data.tiny_coco import CAT_AND_DOG, annotation, image, write_coco
-from .tiny import STILL, TINY, recorded_gradients, train_tiny
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from .tiny import CPU, STILL, TINY, recorded_gradients, tiny_config, train_tiny
 
 
 def gradients_of(dataset_dir: Path, output_dir: Path, **settings: Any) -> list[Tensor]:
@@ -61,28 +58,11 @@ def test_the_split_of_a_step_does_not_change_its_gradient(
     assert_close(gradients, whole_steps)
 
 
-def test_two_processes_give_the_gradient_of_one(half_empty: Path, tmp_path: Path) -> None:
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "tests.training.two_processes", str(half_empty), str(tmp_path)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["RF-DETR", "epoch"]  # said once
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    assert first["val/loss"] == second["val/loss"]
-    seed = yaml.safe_load((tmp_path / "settings.yaml").read_text())["seed"]  # one of them has drawn it
-    expected = gradients_of(half_empty, tmp_path / "one", batch_size=4, seed=seed)
-    assert_close(first["gradients"], expected)
-    assert_close(second["gradients"], expected)
-
-
 @pytest.mark.parametrize("limit", [0.1, 2.0])
 def test_the_gradient_norm_is_clipped(
     limit: float, half_empty: Path, tmp_path: Path, whole_steps: list[Tensor]
 ) -> None:
+    assert all(gradient.norm() > 1 for gradient in whole_steps)  # which are not clipped
     gradients = gradients_of(half_empty, tmp_path, clip_max_norm=limit)
     for gradient, unclipped in zip(gradients, whole_steps, strict=True):
         torch.testing.assert_close(gradient, unclipped * min(1, limit / unclipped.norm()), atol=1e-5, rtol=1e-3)
@@ -118,3 +98,27 @@ def test_losses_are_reported_by_kind() -> None:
     names = ("loss_ce", "loss_bbox", "loss_ce_0", "loss_ce_1", "loss_ce_enc", "loss_bbox_0")
     losses = {name: torch.tensor(2.0**power) for power, name in enumerate(names)}
     assert by_kind(losses) == {"loss_ce": 1, "loss_bbox": 2, "loss_ce_aux": 4 + 8 + 16, "loss_bbox_aux": 32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"lr": 0.5, "lr_encoder": 0.25 * 0.5**2}),
+        ({"freeze_encoder": True}, {"lr": 0.5, "lr_encoder": 0.0}),
+        ({"warmup_epochs": 1}, {"lr": 0.5 * 0.6, "lr_encoder": 0.25 * 0.5**2 * 0.6}),
+    ],
+    ids=["constant", "frozen", "warming up"],
+)
+def test_rates_are_those_of_the_last_step(settings: dict[str, Any], expected: dict[str, float]) -> None:
+    rates = {"lr": 0.5, "lr_component_decay": 0.5}
+    if "freeze_encoder" not in settings:
+        rates["lr_encoder"] = 0.25
+    config = TrainConfig.from_dict({"dataset_dir": "data", **rates, **settings})
+    progress = Progress(seed=0, num_images=8, images_per_step=4, step=4)
+    assert TrainingStep(Detector(TINY), config, progress, 5, CPU).rates() == pytest.approx(expected)
+
+
+def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tmp_path, precision="fp16")
+    with pytest.raises(ConfigError, match=r"^precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'$"):
+        TrainingStep(Detector(TINY), config, Progress(0, 8, 4), 5, CPU)

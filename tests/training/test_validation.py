@@ -7,10 +7,10 @@ from rfdetr.data.coco import read_coco
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.models.criterion import detection_losses
 from rfdetr.models.detector import Detector
-from rfdetr.training.callbacks.validation import ValidationLoss
 from rfdetr.training.epoch import EMA, REGULAR
+from rfdetr.training.validation import ValidationLoss
 
-from ..tiny import CPU, TINY, tiny_config
+from .tiny import CPU, TINY, tiny_config
 
 TINY_SEG = TINY.replace(size="seg-nano", segmentation_head=True)
 

@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 
+from rfdetr.config.runs import TrainConfig
 from rfdetr.evaluation.results import EvaluationResult
-from rfdetr.training.callbacks.progress import duration, epoch_line
+from rfdetr.training.display import duration, epoch_line
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 
 
@@ -43,11 +46,13 @@ def with_masks(boxes: float, masks: float) -> EvaluationResult:
             "35.2 images/s  done",
             id="masks",
         ),
+        pytest.param({"images_per_second": None}, 30.2, "epoch  3/30  loss 12.346  30s left", id="trained before"),
     ],
 )
 def test_line_of_an_epoch(parts: dict[str, object], seconds_left: float, expected: str) -> None:
-    report = EpochReport(epoch=3, step=9, lr=1e-4, losses={"loss": 12.3456}, images_per_second=35.21, **parts)  # type: ignore[arg-type]
-    assert epoch_line(report, 30, seconds_left) == expected
+    known: dict[str, Any] = {"images_per_second": 35.21, **parts}
+    report = EpochReport(epoch=3, step=9, rates={"lr": 1e-4}, losses={"loss": 12.3456}, **known)
+    assert epoch_line(report, TrainConfig(dataset_dir="data", epochs=30), seconds_left) == expected
 
 
 @pytest.mark.parametrize(

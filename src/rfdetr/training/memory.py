@@ -1,0 +1,89 @@
+"""The memory of a device: how much of it this process may hold, and the most it has held."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+
+import psutil
+import torch
+from typing_extensions import Self
+
+GIB = 2**30
+SECONDS_BETWEEN_LOOKS = 0.01
+# Limit, use and reclaimable use of a control group: version 2, then 1.
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds on a device now; on the CPU without its loader processes."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return torch.mps.driver_allocated_memory() if device.type == "mps" else psutil.Process().memory_info().rss
+
+
+def usable_memory(device: torch.device) -> int:
+    """Bytes that this process can hold on a device: what it holds already, and what nobody holds."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + held_memory(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return held_memory(device) + min(psutil.virtual_memory().available, *cgroup_rooms())
+
+
+def cgroup_rooms(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes that are left in each control group around this process: a container has less memory than its machine."""
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers in ("", "memory"):
+            root = mount / controllers
+            group = root / path.lstrip("/")
+            # What a container sees as its path may be one outside of it; then its own group is the root here.
+            for folder in (group, *group.parents):
+                yield from _room(folder)
+                if folder == root:
+                    break
+
+
+def _room(group: Path) -> Iterator[int]:
+    for limit, used, reclaimable in _CGROUP_FILES:
+        try:
+            room = int((group / limit).read_text()) - int((group / used).read_text())
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # of the other version, or no limit
+            continue
+        yield room + sum(int(stat.get(name, 0)) for name in reclaimable)
+
+
+class PeakMemory:
+    """Finds the most memory that this process holds on a device within a `with`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak = 0
+        self._is_over = Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_reserved(self.device)
+        else:
+            self._is_over.set()
+            self._thread.join()
+
+    def _watch(self) -> None:
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.wait(SECONDS_BETWEEN_LOOKS)
+            self.peak = max(self.peak, held_memory(self.device))

@@ -1,0 +1,72 @@
+"""Which device each process of a machine trains on."""
+
+import torch
+
+from rfdetr.config.model import ModelSettings
+from rfdetr.config.runs import TrainConfig
+from rfdetr.devices import training_device
+from rfdetr.distributed import World
+from rfdetr.errors import ConfigError
+
+
+def placement(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
+    """The devices of this machine's processes, by local rank; `world` is what has been started already, if anything.
+
+    Where only the model was told a device, training stays on it.
+
+    Raises:
+        ConfigError: devices or machines that are not there, or that contradict what has been started.
+    """
+    name = config.device if "device" in config.given() or settings.device is None else settings.device
+    device = training_device(name, config.accelerator)
+    _check_world(config, world)
+    if config.devices != "auto" and not isinstance(config.devices, int):
+        return _listed(config.devices, device)
+    if world is not None:
+        count = world.local_size
+    elif config.devices == "auto":
+        count = torch.cuda.device_count() if device.type == "cuda" else 1
+    else:
+        count = int(config.devices)
+    if count == 1 and device.index is not None:
+        return [device]
+    return [_nth(device, index) for index in range(count)]
+
+
+def _check_world(config: TrainConfig, world: World | None) -> None:
+    if world is None:
+        if config.num_nodes > 1:
+            raise ConfigError(
+                f"num_nodes={config.num_nodes}: start the same program on every machine, with srun or with torchrun "
+                f"--nnodes {config.num_nodes} --node-rank <0, 1, ...> --nproc-per-node <devices of a machine> "
+                "--master-addr <first machine> --master-port 29500"
+            )
+        return
+    nodes = world.size // world.local_size
+    if config.num_nodes not in (1, nodes):
+        raise ConfigError(f"num_nodes={config.num_nodes}, but the processes were started on {nodes}; leave it out")
+    asked = config.devices if isinstance(config.devices, int) else len(config.devices.split(","))
+    if asked not in (1, world.local_size):
+        raise ConfigError(
+            f"devices={config.devices!r}, but {world.local_size} processes were started on this machine; leave it out"
+        )
+    if ":" in config.device and world.local_size > 1:
+        raise ConfigError(
+            f"device={config.device!r} is one, but {world.local_size} processes were started on this machine; "
+            "leave its index out"
+        )
+
+
+def _listed(devices: str, device: torch.device) -> list[torch.device]:
+    if device.type != "cuda":
+        raise ConfigError(f"devices={devices!r} names GPUs, but training runs on the {device.type}; give a number")
+    return [_nth(device, int(index)) for index in devices.split(",")]
+
+
+def _nth(device: torch.device, index: int) -> torch.device:
+    if device.type == "cpu":
+        return device
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    if index >= there:
+        raise ConfigError(f"devices: asks for {device.type}:{index}, but this machine has {there} of them")
+    return torch.device(device.type, index)

@@ -1,0 +1,142 @@
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rfdetr.errors import TrainingError
+from rfdetr.training.epoch import EMA, REGULAR
+from rfdetr.training.run import TrainingResult
+from rfdetr.training.run_dir import RunDir
+from rfdetr.weights.checkpoint import load_checkpoint
+
+from .stops import after_steps, assert_same, terminate, train_on
+from .tiny import tiny_detector, train_tiny
+
+BRIEF: dict[str, Any] = {"epochs": 2, "batch_size": 2}
+
+
+@pytest.fixture
+def finished(straight: TrainingResult) -> RunDir:
+    return RunDir(straight.output_dir)
+
+
+def test_a_numbered_checkpoint_is_the_state_of_its_epoch(finished: RunDir) -> None:
+    for epoch in range(1, 5):
+        run = load_checkpoint(finished.numbered(epoch)).run
+        assert run is not None
+        assert run["progress"]["epoch"] == epoch
+        assert [row["epoch"] for row in run["progress"]["history"]] == list(range(1, epoch + 1))
+
+
+def test_the_last_numbered_checkpoint_takes_no_room_of_its_own(finished: RunDir) -> None:
+    assert finished.numbered(4).samefile(finished.last)
+    assert not finished.numbered(3).samefile(finished.last)
+
+
+def test_the_best_files_say_when_they_were_reached_and_with_which_metrics(finished: RunDir) -> None:
+    best = {kind: load_checkpoint(finished.best(kind)) for kind in (REGULAR, EMA)}
+    rows = (load_checkpoint(finished.last).run or {})["progress"]["history"]
+    for kind, (epoch, name) in {REGULAR: (2, "val/mAP_50_95"), EMA: (3, "val/ema_mAP_50_95")}.items():
+        run = best[kind].run or {}
+        assert run["step"] == 5 * epoch
+        assert run["metrics"]["mAP_50_95"] == rows[epoch - 1][name]
+    assert_same(best[REGULAR].weights, load_checkpoint(finished.numbered(2)).weights)
+    total = load_checkpoint(finished.best_total)
+    assert_same(total.weights, best[EMA].weights)
+    assert_same(total.run, best[EMA].run)
+
+
+def test_a_file_system_without_links_gets_copies(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    train_tiny(dots, tmp_path, checkpoint_interval=2, **BRIEF)
+    copy, last = tmp_path / "checkpoint_2.pth", tmp_path / "checkpoint.pth"
+    assert not copy.samefile(last)
+    assert copy.read_bytes() == last.read_bytes()
+
+
+# Files that cannot be written
+
+
+@contextmanager
+def after_a_step_the_disk_is_full(number: int, *, end: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """No file can grow beyond some kilobytes any more."""
+    resource = pytest.importorskip("resource")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        end()
+
+    try:
+        with after_steps(number, end=fill):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(
+    ("settings", "end", "last_step"),
+    [
+        pytest.param({}, lambda: None, 5, id="at the end of an epoch"),
+        pytest.param({"checkpoint_every_steps": 1}, lambda: None, 6, id="within an epoch"),
+        pytest.param({}, terminate, 5, id="when stopped by a signal"),
+    ],
+)
+def test_a_full_disk_ends_the_run_and_leaves_the_older_state(
+    settings: dict[str, Any], end: Callable[[], None], last_step: int, dots: Path, tmp_path: Path
+) -> None:
+    last = tmp_path / "checkpoint.pth"
+    with after_a_step_the_disk_is_full(7, end=end), pytest.raises(TrainingError) as caught:
+        train_tiny(dots, tmp_path, **BRIEF, **settings)
+    assert str(caught.value) == (
+        f"{last}: cannot be written: File too large. "
+        f"{last} holds an earlier state, complete: go on from it with resume='auto'"
+    )
+    assert not list(tmp_path.glob(".*"))
+    run = load_checkpoint(last).run
+    assert run is not None
+    assert run["progress"]["step"] == last_step
+
+
+def test_metrics_that_cannot_be_written_are_in_the_state(dots: Path, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.csv"
+
+    def obstruct() -> None:
+        metrics.unlink()
+        metrics.mkdir()
+
+    with after_steps(7, end=obstruct), pytest.raises(TrainingError, match="cannot be written: Is a directory"):
+        train_tiny(dots, tmp_path, **BRIEF)
+    metrics.rmdir()
+    assert train_on(dots, tmp_path, **BRIEF) == []
+    assert [line.split(",")[0] for line in metrics.read_text().splitlines()] == ["epoch", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [
+        pytest.param(None, r"the loss is no longer finite \(epoch 2, step 3\)", id="seen in the next step"),
+        pytest.param(1, "the weights are no longer finite after step 7, .*; an earlier state", id="before that"),
+    ],
+)
+def test_weights_that_are_no_longer_finite_are_not_saved(
+    every: int | None, message: str, dots: Path, tmp_path: Path
+) -> None:
+    detector = tiny_detector(2)
+
+    def break_weights() -> None:
+        detector.query_feat.weight.data.fill_(torch.nan)
+
+    with after_steps(7, end=break_weights), pytest.raises(TrainingError, match=message):
+        train_tiny(dots, tmp_path, detector, checkpoint_every_steps=every, **BRIEF)
+    weights = load_checkpoint(tmp_path / "checkpoint.pth").weights
+    assert all(tensor.isfinite().all() for tensor in weights.values())

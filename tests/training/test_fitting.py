@@ -1,0 +1,130 @@
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rfdetr.data.coco import read_coco
+from rfdetr.distributed import process_group, world_of_environment
+from rfdetr.errors import ConfigError
+from rfdetr.launch import run_in_processes
+from rfdetr.models.detector import Detector
+from rfdetr.training.fitting import Trial, fitting_batch_size, largest_within
+from rfdetr.training.memory import held_memory
+
+from .tiny import CPU, tiny_config, tiny_detector
+
+
+def trial_on(dataset_dir: Path, detector: Detector, **settings: Any) -> Trial:
+    train_split = read_coco(dataset_dir, "train")
+    valid_split = read_coco(dataset_dir, "valid", train_split.classes)
+    config = tiny_config(dataset_dir, dataset_dir / "unused", **{"batch_size": "auto", **settings})
+    return Trial(detector, train_split, valid_split, config, CPU)
+
+
+def detector_for(images: int) -> Detector:
+    """It runs out of memory with more images at a time."""
+    detector = tiny_detector(4)
+    detector.register_forward_pre_hook(Limit(images))
+    return detector
+
+
+class Limit:
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def __call__(self, _: Detector, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > self.images:
+            raise torch.OutOfMemoryError
+
+
+def test_a_number_is_left_alone(shapes: Path) -> None:
+    trial = trial_on(shapes, tiny_detector(4), batch_size=3)
+    config = fitting_batch_size(trial.detector, trial.train_split, trial.valid_split, trial.config, CPU)
+    assert config is trial.config
+
+
+@pytest.mark.parametrize(
+    ("accumulated", "limit", "batch_size"),
+    [
+        pytest.param(1, 4, 4, id="the whole step"),
+        pytest.param(3, 7, 6, id="a divisor of 12"),
+        pytest.param(1, 1, 1, id="one image"),
+        pytest.param(1, 0, 0, id="not even that"),
+    ],
+)
+def test_of_a_card_the_largest_batch_that_does_not_run_out_of_memory(
+    accumulated: int, limit: int, batch_size: int, shapes: Path
+) -> None:
+    trial = trial_on(shapes, detector_for(limit), grad_accum_steps=accumulated)
+    assert trial.on_card()[0] == batch_size
+
+
+def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) -> None:
+    trial = trial_on(shapes, hungry_detector())
+    held = held_memory(CPU)
+    trial.usable = round((held + 3.5 * HUNGER) / 0.8)
+    found, needed = trial.extrapolated()
+    assert found == 2
+    assert needed == pytest.approx(held + 2 * HUNGER, abs=HUNGER / 2)
+
+
+@pytest.mark.parametrize(
+    ("room", "batch_size"), [(9999, 16), (1450, 16), (1449, 8), (599, 4), (100, 1), (99, 0), (0, 0)]
+)
+def test_the_largest_batch_within_so_many_bytes(room: int, batch_size: int) -> None:
+    assert largest_within(room, 100, 90, [16, 8, 4, 2, 1]) == batch_size
+
+
+HUNGER = 40 * 2**20
+
+
+def hungry_detector() -> Detector:
+    """It needs so many bytes for each image."""
+    detector = tiny_detector(4)
+    detector.register_forward_pre_hook(eat)
+    return detector
+
+
+def eat(_: Detector, inputs: tuple[torch.Tensor, ...]) -> None:
+    food = torch.ones(len(inputs[0]) * HUNGER // 4)
+    time.sleep(0.05)
+    del food
+
+
+def test_the_choice_is_said_and_keeps_the_images_per_step(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = trial_on(shapes, tiny_detector(4), grad_accum_steps=2).settle()
+    assert (config.batch_size, config.grad_accum_steps) == (8, 1)
+    assert re.fullmatch(
+        r"batch_size: 8 fits \(\d\.\d of [\d.]+ GiB\), so grad_accum_steps=1 keeps 8 images per step\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_where_nothing_fits_advice_is_given(shapes: Path) -> None:
+    trial = trial_on(shapes, tiny_detector(4), multi_scale=True)
+    trial.usable = 2**20
+    with pytest.raises(ConfigError) as caught:
+        trial.settle()
+    assert re.fullmatch(
+        r"batch_size: not even 1 image at a time fits into the memory of cpu \(\d\.\d of 0\.0 GiB\); "
+        r"try gradient_checkpointing=True, multi_scale=False, a smaller resolution",
+        str(caught.value),
+    )
+
+
+def choose_with_others(dataset_dir: Path, output_dir: Path) -> None:
+    world = world_of_environment()
+    assert world
+    with process_group(world, CPU):
+        trial = trial_on(dataset_dir, detector_for(images=(4, 2)[world.rank]))
+        on_card = trial.on_card()[0]
+        chosen = trial.settle()
+    (output_dir / f"{world.rank}").write_text(f"{on_card} {chosen.batch_size}")
+
+
+def test_several_processes_agree_on_what_fits_all_of_them(shapes: Path, tmp_path: Path) -> None:
+    run_in_processes(2, choose_with_others, shapes, tmp_path)
+    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "2 4"
