@@ -102,9 +102,12 @@ def test_the_loss_of_the_test_split_can_be_left_out(untrained: Path, tmp_path: P
         write_coco(tmp_path, split)
     for wanted in (True, False):
         model = RFDETR.from_checkpoint(untrained, device="cpu")
-        settings = {**SETTINGS, "use_ema": False, "run_test": True, "compute_test_loss": wanted}
-        result = model.train(dataset_dir=tmp_path, output_dir=tmp_path / "run", **settings)
+        settings = {**SETTINGS, "use_ema": False, "run_test": True, "compute_test_loss": wanted, "tensorboard": True}
+        result = model.train(dataset_dir=tmp_path, output_dir=tmp_path / str(wanted), **settings)
         assert ("losses" in result.metrics["test"]) == wanted
+        (events,) = (tmp_path / str(wanted) / "tensorboard").iterdir()
+        assert (b"test/loss_giou" in events.read_bytes()) == wanted
+        assert b"test/mAP_50_95" in events.read_bytes()
 
 
 def test_afterwards_the_model_holds_the_best_weights(trained: Trained) -> None:
@@ -282,7 +285,7 @@ def test_a_dataset_that_cannot_be_used_is_one_error_before_training(
             id="values",
         ),
         pytest.param(
-            {"precision": "fp16"}, "precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'", id="machine"
+            {"precision": "fp16"}, "train: precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'", id="machine"
         ),
         pytest.param(
             {"resolution": 100},

@@ -41,16 +41,14 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps
 
 
 @without_gpu
-def test_training_is_on_what_there_is_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_is_on_what_there_is() -> None:
     assert training_device("cuda") == CPU
-    assert capsys.readouterr().out == "device: no CUDA device here; training on the CPU\n"
 
 
 @without_gpu
 @pytest.mark.parametrize("name", ["cuda", "cpu"])
-def test_an_accelerator_decides_in_silence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_accelerator_decides(name: str) -> None:
     assert training_device(name, "cpu") == CPU
-    assert capsys.readouterr().out == ""
 
 
 @without_gpu

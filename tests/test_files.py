@@ -85,6 +85,7 @@ def test_an_empty_settings_file_has_no_settings(tmp_path: Path) -> None:
         pytest.param(
             b"epochs: 3\nlr: [1, 2\n", "not YAML in line 3: expected ',' or ']', but got '<stream end>'", id="broken"
         ),
+        pytest.param(b"epochs: 3\nlr: 1\nepochs: 4\n", "not YAML in line 3: 'epochs' is there twice", id="twice"),
         pytest.param(
             b"epochs: 3\n\tlr: 1\n", "not YAML in line 2: found character '\\t' that cannot start any token", id="tab"
         ),

@@ -3,7 +3,6 @@
 import torch
 
 from rfdetr.config.runs import Precision
-from rfdetr.console import say
 from rfdetr.errors import ConfigError
 
 
@@ -28,18 +27,13 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def training_device(name: str, accelerator: str = "auto") -> torch.device:
-    """Where to train. "cuda" is the best there is, and says so where that is no CUDA device; other names are strict.
+    """Where to train. "cuda" is the best there is; other names are strict.
 
     Raises:
         ConfigError: the named device, or one of the accelerator's kind, is not on this machine.
     """
     if accelerator == "auto":
-        if name != "cuda":
-            return pick_device(name)
-        device = pick_device(None)
-        if device.type != "cuda":
-            say(f"device: no CUDA device here; training on {'MPS' if device.type == 'mps' else 'the CPU'}")
-        return device
+        return pick_device(None if name == "cuda" else name)
     kinds = {"gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [kind for kind in kinds if there[kind]]

@@ -83,14 +83,26 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
 
 
+class _UniqueNames(yaml.SafeLoader):
+    """YAML in which no name comes twice; of two values, PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Settings of a YAML file.
 
     Raises:
-        ConfigError: no such file, not YAML (with the line), or not a mapping of names to values.
+        ConfigError: no such file, not YAML or a name twice (with the line), or not a mapping of names to values.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.load(path.read_text(encoding="utf-8"), _UniqueNames)  # noqa: S506 - a safe loader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

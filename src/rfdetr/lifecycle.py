@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,13 +23,10 @@ from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, user_path, write_json
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
-from rfdetr.training.epoch import REGULAR
 from rfdetr.training.fitting import fitting_batch_size
-from rfdetr.training.placement import placement
+from rfdetr.training.placement import check_machine, placement
 from rfdetr.training.rehearsal import Rehearsal, rehearse
 from rfdetr.training.run import TrainingResult, train
-from rfdetr.training.run_dir import RunDir
-from rfdetr.training.validation import evaluate_weights
 from rfdetr.weights.architecture import as_size, differences, hidden_facts
 from rfdetr.weights.checkpoint import SUFFIXES, Checkpoint, load_checkpoint, save_checkpoint
 from rfdetr.weights.download import resolve
@@ -167,13 +163,12 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         Interrupted: by a signal; the state is saved.
     """
     world = world_of_environment()
+    check_machine(config, settings, world)
     devices = placement(config, settings, world)
     if world is None and len(devices) > 1:
         on_host = replace(model, detector=model.detector.cpu())
         try:
-            trained, result = run_in_processes(
-                len(devices), train_model, on_host, settings, config.replace(device=devices[0].type)
-            )
+            trained, result = run_in_processes(len(devices), train_model, on_host, settings, config)
         finally:
             model.detector.to(model.device)
         trained.detector.to(trained.device)
@@ -188,13 +183,15 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
 def _train(
     model: Model, settings: ModelSettings, config: TrainConfig, device: torch.device
 ) -> tuple[Model, TrainingResult]:
+    if device.type != "cuda" and config.device == "cuda" and config.accelerator == "auto":
+        say(f"device: no CUDA device here; training on the {device.type}")
     splits = _read_splits(model, config)
     classes = splits["train"].classes
     detector = _fitted(model, classes, settings, config)
     config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     try:
-        result = train(detector, splits["train"], splits["valid"], config, settings, device)
+        result = train(detector, splits["train"], splits["valid"], config, settings, device, splits.get("test"))
     except BaseException:
         # The model is what it was; what the run has reached is in its checkpoints.
         detector.load_state_dict(before)
@@ -203,12 +200,7 @@ def _train(
     is_main = rank_and_world_size()[0] == 0
     # The processes may have no disk in common.
     detector.load_state_dict(broadcast(load_checkpoint(result.best_checkpoint).weights if is_main else {}))
-    trained = Model(detector.eval(), classes, device)
-    if "test" in splits:
-        result.metrics["test"] = _test(trained, splits["test"], config)
-        if is_main:
-            write_json(RunDir(result.output_dir).results, result.metrics)
-    return trained, result
+    return Model(detector.eval(), classes, device), result
 
 
 def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
@@ -232,16 +224,6 @@ def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
             renamed = renamed.with_classes(model.classes.with_ids_of(renamed.classes))
         splits[name] = renamed
     return splits
-
-
-def _test(model: Model, split: Annotations, config: TrainConfig) -> dict[str, Any]:
-    """Metrics of the test split, with the losses under `losses`."""
-    weights = {REGULAR: model.detector}
-    found = evaluate_weights(weights, split, config, model.device, config.compute_test_loss)
-    if found is None:
-        raise RuntimeError("nothing interrupts this evaluation")
-    results, losses = found
-    return {**results[REGULAR].to_json(), "losses": losses} if config.compute_test_loss else results[REGULAR].to_json()
 
 
 def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: TrainConfig) -> Detector:
@@ -281,6 +263,7 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
         TrainingError: the loss is not finite.
     """
     world = world_of_environment()
+    check_machine(config, settings, world)
     devices = placement(config, settings, world)
     device = devices[world.local_rank if world else 0]
     splits = _read_splits(model, config)

@@ -144,4 +144,5 @@ def test_report() -> None:
 
 def test_suggestion() -> None:
     assert suggestion("batchsize", ["batch_size", "epochs"]) == " Did you mean 'batch_size'?"
+    assert suggestion("EPOCHS", ["batch_size", "epochs"]) == " Did you mean 'epochs'?"
     assert suggestion("q", ["batch_size", "epochs"]) == ""

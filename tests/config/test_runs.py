@@ -92,6 +92,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
         pytest.param({"dataset_dir": ""}, "dataset_dir: must not be empty", id="no dataset"),
         pytest.param({"output_dir": " "}, "output_dir: must not be empty", id="no folder for results"),
         pytest.param({"resume": ""}, "resume: must not be empty", id="no checkpoint"),
+        pytest.param({"output_dir": "a\0b"}, "output_dir: is no path: 'a\\x00b'", id="no path"),
         pytest.param({"drop_path": 1}, "drop_path: input should be less than 1, got 1", id="all blocks dropped"),
         pytest.param(
             {"batch_size": 0}, "batch_size: input should be greater than 0, or 'auto', got 0", id="empty batches"
@@ -164,6 +165,11 @@ def test_settings_that_go_together(settings: dict[str, Any]) -> None:
             {"expanded_scales": False, "multi_scale": False},
             "expanded_scales=False has no effect with multi_scale=False; leave it out or change multi_scale",
             id="scales without multi-scale",
+        ),
+        pytest.param(
+            {"early_stopping": True, "eval_interval": 9, "epochs": 9},
+            "early_stopping cannot stop: eval_interval=9 evaluates at the end only",
+            id="early stopping after the end",
         ),
         pytest.param(
             {"skip_best_epochs": 4, "epochs": 4},

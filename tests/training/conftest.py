@@ -1,4 +1,4 @@
-"""A dataset that the tiny detector scores on from its first epoch, and a run on it."""
+"""Datasets for runs, and a run."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from PIL import Image
 
 from rfdetr.training.run import TrainingResult
 
+from ..data.tiny_coco import CAT_AND_DOG, annotation, image, write_coco
 from .stops import EVERYTHING
 from .tiny import train_tiny
 
@@ -28,6 +29,20 @@ def straight(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRe
     """A run with everything that has never stopped, until its early end."""
     result, _ = train_tiny(dots, tmp_path_factory.mktemp("straight"), **EVERYTHING)
     return result
+
+
+@pytest.fixture(scope="session")
+def half_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures under four names each; of the second no object is known."""
+    folder = tmp_path_factory.mktemp("half_empty")
+    images = [image(number, file_name=f"{1 + number % 2}.png") for number in range(8)]
+    boxes = [[5, 5, 20, 20], [10, 20, 30, 10], [2, 3, 50, 30], [30, 10, 20, 25], [0, 0, 9, 9]]
+    objects = [
+        annotation(number, image_id=2 * (number % 4), bbox=box, category_id=CAT_AND_DOG[number % 2]["id"])
+        for number, box in enumerate(boxes)
+    ]
+    write_coco(folder, "train", images, objects)
+    return write_coco(folder, "valid")
 
 
 def draw_dots(folder: Path, count: int, rng: np.random.Generator) -> None:

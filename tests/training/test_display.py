@@ -4,7 +4,7 @@ import pytest
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.evaluation.results import EvaluationResult
-from rfdetr.training.display import duration, epoch_line
+from rfdetr.training.display import Display, duration, epoch_line
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 
 
@@ -53,6 +53,34 @@ def test_line_of_an_epoch(parts: dict[str, object], seconds_left: float, expecte
     known: dict[str, Any] = {"images_per_second": 35.21, **parts}
     report = EpochReport(epoch=3, step=9, rates={"lr": 1e-4}, losses={"loss": 12.3456}, **known)
     assert epoch_line(report, TrainConfig(dataset_dir="data", epochs=30), seconds_left) == expected
+
+
+def test_the_line_has_the_metric_that_decides() -> None:
+    results = {
+        REGULAR: EvaluationResult({"mAP_50_95": 0.1, "mAP_50": 0.2, "F1": 0.5}, {}, 1, 1),
+        EMA: EvaluationResult({"mAP_50_95": 0.1, "mAP_50": 0.2, "F1": 0.6}, {}, 1, 1),
+    }
+    report = EpochReport(3, 9, {}, {}, None, results)
+    config = TrainConfig(dataset_dir="data", epochs=3, best_metric="F1")
+    assert epoch_line(report, config, 0) == (
+        "epoch 3/3  loss 0.000  mAP 0.100 (ema 0.100)  mAP50 0.200  F1 0.500 / 0.600  done"
+    )
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_each_class_has_its_ap_below_the_line(is_wanted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    per_class = {"cat": 0.25, "guinea pig": None, **{f"class {number}": 0.5 for number in range(8)}}
+    report = EpochReport(
+        1, 1, {}, {}, None, {REGULAR: EvaluationResult({"mAP_50_95": 0.4, "mAP_50": 0.4}, per_class, 1, 1)}
+    )
+    config = TrainConfig(dataset_dir="data", log_per_class_metrics=is_wanted)
+    Display(config, steps_per_epoch=1).close_epoch(report)
+    _, *lines = capsys.readouterr().out.splitlines()
+    expected = [
+        "    cat 0.250  guinea pig -  class 0 0.500  class 1 0.500  class 2 0.500  class 3 0.500  class 4 0.500",
+        "    class 5 0.500  class 6 0.500  class 7 0.500",
+    ]
+    assert lines == (expected if is_wanted else [])
 
 
 @pytest.mark.parametrize(

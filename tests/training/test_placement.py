@@ -13,7 +13,7 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.distributed import World
 from rfdetr.errors import ConfigError
 from rfdetr.lifecycle import Model, train_model
-from rfdetr.training.placement import placement
+from rfdetr.training.placement import check_machine, placement
 
 from .tiny import CPU, tiny_config, tiny_detector
 
@@ -35,9 +35,8 @@ def places(model: ModelSettings = NO_SETTINGS, world: World | None = None, **set
 
 
 @without_gpu
-def test_the_usual_device_is_what_there_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_usual_device_is_what_there_is() -> None:
     assert places() == [CPU]
-    assert capsys.readouterr().out == "device: no CUDA device here; training on the CPU\n"
 
 
 @pytest.mark.parametrize(
@@ -48,11 +47,29 @@ def test_the_usual_device_is_what_there_is_said_once(capsys: pytest.CaptureFixtu
         pytest.param(ModelSettings(device="mps"), {"device": "cpu"}, id="of the run before that of the model"),
     ],
 )
-def test_device_says_where_to_train(
-    model: ModelSettings, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_device_says_where_to_train(model: ModelSettings, settings: dict[str, Any]) -> None:
     assert places(model, **settings) == [CPU]
-    assert capsys.readouterr().out == ""
+
+
+@without_gpu
+def test_what_is_not_here_is_said_all_at_once() -> None:
+    config = TrainConfig(dataset_dir="data", device="cuda:1", num_nodes=2, resume="gone.pth")
+    with pytest.raises(ConfigError) as caught:
+        check_machine(config, NO_SETTINGS, None)
+    first, *problems = str(caught.value).splitlines()
+    assert first == "train has 3 problems:"
+    starts = (
+        "device: 'cuda:1' asked for, but torch sees",
+        "num_nodes=2: start the same",
+        "resume: gone.pth: no such file",
+    )
+    assert all(problem.strip().startswith(start) for problem, start in zip(problems, starts, strict=True))
+
+
+@without_gpu
+def test_half_precision_without_a_gpu_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match="precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'"):
+        check_machine(TrainConfig(dataset_dir="data", precision="fp16"), NO_SETTINGS, None)
 
 
 @without_gpu
@@ -126,8 +143,8 @@ def test_num_nodes_are_the_machines(nodes: int) -> None:
         pytest.param(
             {"num_nodes": 2},
             None,
-            "num_nodes=2: start the same program on every machine, with torchrun --nnodes 2 --nproc-per-node <devices "
-            "of a machine> --rdzv-backend c10d --rdzv-endpoint <first machine>:29500, or with srun",
+            "num_nodes=2: start the same program on every machine, with srun or with torchrun --nnodes 2 --node-rank "
+            "<0, 1, ...> --nproc-per-node <devices of a machine> --master-addr <first machine> --master-port 29500",
             id="nobody starts them",
         ),
         pytest.param(

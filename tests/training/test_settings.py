@@ -18,8 +18,9 @@ from rfdetr.errors import ConfigError
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.models.detector import Detector
 from rfdetr.training.epoch import REGULAR, EpochReport
-from rfdetr.training.run import Run, in_training
+from rfdetr.training.run import Run
 from rfdetr.training.selection import select
+from rfdetr.training.setup import in_training
 from rfdetr.training.state import Progress
 from rfdetr.training.validation import evaluate_weights
 from rfdetr.types import RawOutputs

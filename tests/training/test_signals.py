@@ -39,20 +39,37 @@ def test_outside_the_main_thread_signals_do_what_they_did() -> None:
     assert seen == [(before, False)]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "status"), [("SIGTERM", "SIGTERM", 143), ("SIGINT", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130)]
-)
-def test_a_second_signal_ends_the_process_at_once(first: str, second: str, status: int) -> None:
-    program = f"""
-import signal
+def test_signals_close_together_are_one(capfd: pytest.CaptureFixture[str]) -> None:
+    """`timeout`, for one, signals its child and then its group."""
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.is_received()
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+SECOND = """
+import os, signal, sys, time
+from rfdetr.launch import SECONDS_APART
 from rfdetr.training.signals import StopSignals
-with StopSignals():
-    try:
-        signal.raise_signal(signal.{first})
-        signal.raise_signal(signal.{second})
-    finally:
-        print("cleaning up")
+
+for names in sys.argv[1:]:
+    process = os.fork()
+    if process == 0:
+        with StopSignals():
+            try:
+                for name in names.split():
+                    signal.raise_signal(signal.Signals[name])
+                    time.sleep(SECONDS_APART + 0.1)
+            finally:
+                print("cleaned up", flush=True)
+    print(names, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == status
-    assert done.stdout == ""
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    ends = {"SIGTERM SIGTERM": 143, "SIGINT SIGTERM": 143, "SIGTERM SIGINT": 130}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", SECOND, *ends], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f"{names} {status}" for names, status in ends.items()]

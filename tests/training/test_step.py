@@ -13,35 +13,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.training.state import Progress
 from rfdetr.training.step import TrainingStep, by_kind
 
-from ..data.tiny_coco import CAT_AND_DOG, annotation, image, write_coco
-from .tiny import CPU, STILL, TINY, recorded_gradients, tiny_config, train_tiny
-
-
-def gradients_of(dataset_dir: Path, output_dir: Path, **settings: Any) -> list[Tensor]:
-    with recorded_gradients() as gradients:
-        train_tiny(dataset_dir, output_dir, **{**STILL, **settings})
-    return gradients
-
-
-def assert_close(gradients: list[Tensor], expected: list[Tensor]) -> None:
-    assert len(gradients) == len(expected) == 5
-    for gradient, other in zip(gradients, expected, strict=True):
-        assert other.norm() > 0
-        assert (gradient - other).norm() < 1e-5 * other.norm()
-
-
-@pytest.fixture(scope="module")
-def half_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures under four names each; of the second no object is known."""
-    folder = tmp_path_factory.mktemp("half_empty")
-    images = [image(number, file_name=f"{1 + number % 2}.png") for number in range(8)]
-    boxes = [[5, 5, 20, 20], [10, 20, 30, 10], [2, 3, 50, 30], [30, 10, 20, 25], [0, 0, 9, 9]]
-    objects = [
-        annotation(number, image_id=2 * (number % 4), bbox=box, category_id=CAT_AND_DOG[number % 2]["id"])
-        for number, box in enumerate(boxes)
-    ]
-    write_coco(folder, "train", images, objects)
-    return write_coco(folder, "valid")
+from .tiny import CPU, TINY, assert_close, gradients_of, tiny_config, train_tiny
 
 
 @pytest.fixture(scope="module")

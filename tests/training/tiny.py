@@ -86,3 +86,16 @@ def recorded_gradients() -> Iterator[list[Tensor]]:
         yield gradients
     finally:
         hook.remove()
+
+
+def gradients_of(dataset_dir: Path, output_dir: Path, **settings: Any) -> list[Tensor]:
+    with recorded_gradients() as gradients:
+        train_tiny(dataset_dir, output_dir, **{**STILL, **settings})
+    return gradients
+
+
+def assert_close(gradients: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(gradients) == len(expected) == 5
+    for gradient, other in zip(gradients, expected, strict=True):
+        assert other.norm() > 0
+        assert (gradient - other).norm() < 1e-5 * other.norm()

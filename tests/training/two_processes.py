@@ -1,45 +1,89 @@
-"""Trains in two processes as torchrun would start them; a program of its own, since a process with threads cannot fork.
+"""Trains in the processes that torchrun has started, one run after another, and leaves what each process has seen:
 
-python -m tests.training.two_processes DATASET_DIR OUTPUT_DIR
+torchrun --standalone --nproc-per-node 2 -m tests.training.two_processes HALF_EMPTY DOTS OUTPUT_DIR
 """
 
-import multiprocessing
-import os
-import socket
+import shutil
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .tiny import STILL, recorded_gradients, train_tiny
+from rfdetr.distributed import World, process_group, world_of_environment
+from rfdetr.errors import Interrupted
+
+from .stops import EVERYTHING, after_steps, in_evaluations
+from .tiny import CPU, STILL, recorded_gradients, tiny_detector, train_tiny
+
+# Four images per step, as the same settings on one process and twice the batch.
+SHARED: dict[str, Any] = {**EVERYTHING, "batch_size": 1}
+
+# Of this seed's second step all four images are without objects.
+WITH_AN_EMPTY_STEP = 846428920
 
 
-def run(rank: int, port: int, dataset_dir: Path, output_dir: Path) -> None:
-    """Leave the gradients and the validation loss as this process saw them."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    os.environ.update({name: str(number) for name, number in numbers.items()})
-    os.environ.update({"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+def gradients(dataset_dir: Path, output_dir: Path, seed: int | None = None) -> dict[str, Any]:
+    """Of a run of one epoch that learns nothing, and its last row."""
+    with recorded_gradients() as found:
+        result, _ = train_tiny(dataset_dir, output_dir, batch_size=1, grad_accum_steps=2, seed=seed, **STILL)
+    return {"gradients": found, "row": result.history[-1]}
+
+
+def straight(dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+    result, detector = train_tiny(dataset_dir, output_dir, **SHARED)
+    return {"weights": detector.state_dict(), "history": result.history}
+
+
+def stopped(world: World, dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+    """One of the processes is signalled in a step and in an evaluation, and the other one in a step."""
+    ends = []
+    stops: list[Callable[[], Any]] = [
+        lambda: after_steps(*([7] if world.rank == 1 else [])),
+        lambda: in_evaluations(*([1] if world.rank == 1 else [])),
+        lambda: after_steps(*([2] if world.rank == 0 else [])),
+    ]
+    for number, stop in enumerate(stops):
+        try:
+            with stop(), process_group(world, CPU):
+                train_tiny(dataset_dir, output_dir, tiny_detector(2, seed=number), resume="auto", **SHARED)
+        except Interrupted as end:
+            ends.append(end.code)
+        if number == 0 and world.rank == 0:
+            shutil.copytree(output_dir, output_dir.with_name("interrupted"))
+    with process_group(world, CPU):
+        _, detector = train_tiny(dataset_dir, output_dir, tiny_detector(2, seed=9), resume="auto", **SHARED)
+    return {"ends": ends, "weights": detector.state_dict()}
+
+
+def failed(world: World, dataset_dir: Path, output_dir: Path) -> dict[str, Any]:
+    def fail() -> None:
+        raise ValueError("a disk is gone")
+
+    started = time.monotonic()
+    try:
+        with after_steps(*([2] if world.rank == 1 else []), end=fail), process_group(world, CPU):
+            train_tiny(dataset_dir, output_dir, **SHARED)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}", "seconds": time.monotonic() - started}
+    return {}
+
+
+def main(half_empty: Path, dots: Path, output_dir: Path) -> None:
     torch.set_num_threads(1)
-    devices = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
-    with recorded_gradients() as gradients:
-        result, _ = train_tiny(
-            dataset_dir, output_dir, batch_size=1, grad_accum_steps=2, seed=None, **{**STILL, **devices}
-        )
-    torch.save({"gradients": gradients, "val/loss": result.history[-1]["val/loss"]}, output_dir / f"{rank}.pt")
-
-
-def main(dataset_dir: Path, output_dir: Path) -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=run, args=(rank, port, dataset_dir, output_dir)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    return int(any(process.exitcode for process in processes))
+    world = world_of_environment()
+    assert world is not None
+    seen: dict[str, Any] = {}
+    with process_group(world, CPU):
+        seen["half_empty"] = gradients(half_empty, output_dir / "half_empty", seed=WITH_AN_EMPTY_STEP)
+        seen["dots"] = gradients(dots, output_dir / "dots")  # one of them draws the seed
+        seen["straight"] = straight(dots, output_dir / "straight")
+    seen["stopped"] = stopped(world, dots, output_dir / "stopped")
+    seen["failed"] = failed(world, dots, output_dir / "failed")
+    torch.save(seen, output_dir / f"{world.rank}.pt")
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    main(*map(Path, sys.argv[1:]))

@@ -53,9 +53,13 @@ def open_model(choice: ModelChoice, settings: ModelSettings) -> RFDETR:
 
 def train(choice: ModelChoice, settings: ModelSettings, config: TrainConfig, dry_run: bool) -> None:
     from rfdetr.data.layout import find_split
+    from rfdetr.distributed import world_of_environment
+    from rfdetr.training.placement import check_machine
 
     say(f"train: {changed([choice, settings, config])}")
-    find_split(config.dataset_dir, "train")  # a wrong path is said before weights are fetched
+    # What is not here is said before weights are fetched.
+    find_split(config.dataset_dir, "train")
+    check_machine(config.replace(device=config.device), settings, world_of_environment())
     # `--device` says where to train, "cuda" being what there is, and not where the model is made.
     model, config = open_model(choice, settings.replace(device="cpu")), config.replace(device=config.device)
     if dry_run:

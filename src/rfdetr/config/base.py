@@ -137,10 +137,11 @@ def _line(config: type[Config], name: str, problems: list[ErrorDetails]) -> str:
         return f"{name}: {message}" if problem["loc"] else message
     message = message[0].lower() + message[1:]
     words = "".join(f", or {other['ctx']['expected']}" for other in others if other["type"] == "literal_error")
+    words += ", or true or false" * any(other["type"].startswith("bool") for other in others)
     return f"{name}: {message}{words}, got {problem['input']!r}"
 
 
 def suggestion(name: str, names: list[str]) -> str:
     """` Did you mean 'epochs'?`, or nothing when no name is near."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""

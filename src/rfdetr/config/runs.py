@@ -28,10 +28,12 @@ Precision = Annotated[
 
 def check_path(path: str | Path) -> str | Path:
     """Raises:
-    ValueError: the path is empty.
+    ValueError: the path is empty, or none.
     """
     if not str(path).strip():
         raise ValueError("must not be empty")
+    if "\0" in str(path):
+        raise ValueError(f"is no path: {str(path)!r}")
     return path
 
 
@@ -255,6 +257,8 @@ class TrainConfig(Config):
     def remarks(self) -> list[str]:
         """Settings without effect that do no harm, to be said at the start of a run."""
         lines = [text for _, text in self._without_effect(NEEDLESS)]
+        if self.early_stopping and self.eval_interval >= self.epochs:
+            lines.append(f"early_stopping cannot stop: eval_interval={self.eval_interval} evaluates at the end only")
         if self.skip_best_epochs >= self.epochs:
             lines.append(f"skip_best_epochs={self.skip_best_epochs} leaves none of epochs={self.epochs} to be the best")
         if self.project is not None and not (self.wandb or self.mlflow):

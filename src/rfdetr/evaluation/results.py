@@ -59,7 +59,7 @@ class EvaluationResult(Mapping[str, float | None]):
             "num_objects": self.num_objects,
         }
 
-    def table(self) -> str:
+    def table(self, per_class: bool = True) -> str:
         """The numbers for people: a few lines of plain text without trailing newline; `-` is undefined."""
         lines = [f"{self.num_images} images, {self.num_objects} objects", ""]
         boxes = _side_by_side([self._block(block) for block in (_AP, _BY_SIZE, _OPERATING_POINT)])
@@ -68,7 +68,7 @@ class EvaluationResult(Mapping[str, float | None]):
             lines += ["boxes", *boxes, "", "masks", *masks]
         else:
             lines += boxes
-        if self.per_class:
+        if self.per_class and per_class:
             lines += ["", "AP 50:95 per class" + ": boxes, masks" * self.has_masks, ""]
             rows: list[_Row] = list(self.per_class.items())
             if self.has_masks:

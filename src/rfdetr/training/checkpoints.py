@@ -34,7 +34,7 @@ class Checkpoints:
         self.is_writer = rank_and_world_size()[0] == 0
 
     def save(self, numbered: Path | None = None) -> None:
-        """Write `checkpoint.pth`, and before it the same as a numbered file. Every rank calls this; the first one writes.
+        """Write `checkpoint.pth`, and before it the same as a numbered file. All ranks call this; the first one writes.
 
         Raises:
             TrainingError: it cannot be written, or is of no use any more; the old file is as it was.

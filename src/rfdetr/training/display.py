@@ -1,5 +1,6 @@
 """What a person sees of a run: a line per epoch, and on request a bar within it."""
 
+import textwrap
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say
 from rfdetr.distributed import rank_and_world_size
+from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
 from rfdetr.training.selection import score_of
 from rfdetr.training.state import Progress
@@ -48,6 +50,8 @@ class Display:
         self._epoch_seconds.append(time.perf_counter() - self._started)
         left = sum(self._epoch_seconds) / len(self._epoch_seconds) * (self.config.epochs - report.epoch)
         say(epoch_line(report, self.config, left))
+        if report.results and self.config.log_per_class_metrics:
+            say(class_lines(report.results[REGULAR]))
 
 
 class Bar:
@@ -71,6 +75,18 @@ class Bar:
         self._open.close()
 
 
+def class_lines(result: EvaluationResult) -> str:
+    """AP of each class, of masks where there are any, wrapped."""
+    of_class = result.segm_per_class if result.has_masks else result.per_class
+    cells = [
+        f"{name} {'-' if value is None else f'{value:.3f}'}".replace(" ", "\0") for name, value in of_class.items()
+    ]
+    lines = textwrap.wrap(
+        "  ".join(cells), 116, initial_indent="    ", subsequent_indent="    ", break_long_words=False
+    )
+    return "\n".join(lines).replace("\0", " ")
+
+
 def epoch_line(report: EpochReport, config: TrainConfig, seconds_left: float) -> str:
     """The line of an epoch; an epoch without evaluation has no mAP."""
     width = len(str(config.epochs))
@@ -84,6 +100,9 @@ def epoch_line(report: EpochReport, config: TrainConfig, seconds_left: float) ->
         parts += [f"{label} {score_of(shown, metric):.3f}{ema}", f"{label}50 {shown[f'{prefix}mAP_50'] or 0:.3f}"]
         if shown.has_masks:
             parts.append(f"box mAP {shown[metric] or 0:.3f}")
+        if config.best_metric != metric:
+            scores = [f"{score_of(result, config.best_metric):.3f}" for result in report.results.values()]
+            parts.append(f"{config.best_metric} {' / '.join(scores)}")
     if report.images_per_second:
         parts.append(f"{report.images_per_second:.1f} images/s")
     parts.append(f"{duration(seconds_left)} left" if seconds_left else "done")

@@ -2,11 +2,13 @@
 
 import torch
 
+from rfdetr.config.base import refuse
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.devices import training_device
 from rfdetr.distributed import World
 from rfdetr.errors import ConfigError
+from rfdetr.files import user_path
 
 
 def placement(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
@@ -17,8 +19,7 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
     Raises:
         ConfigError: devices or machines that are not there, or that contradict what has been started.
     """
-    name = config.device if "device" in config.given() or settings.device is None else settings.device
-    device = training_device(name, config.accelerator)
+    device = _device(config, settings)
     _check_world(config, world)
     if config.devices != "auto" and not isinstance(config.devices, int):
         return _listed(config.devices, device)
@@ -31,6 +32,38 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
     if count == 1 and device.index is not None:
         return [device]
     return [_nth(device, index) for index in range(count)]
+
+
+def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> None:
+    """Everything at once that these settings ask for and that is not here.
+
+    Raises:
+        ConfigError: names it.
+    """
+    problems = []
+    for look in (_device, lambda *_: _check_world(config, world), _check_precision, _check_resume):
+        try:
+            look(config, settings)
+        except ConfigError as error:
+            problems.append(str(error))
+    if not problems:
+        placement(config, settings, world)
+    refuse("train", problems)
+
+
+def _device(config: TrainConfig, settings: ModelSettings) -> torch.device:
+    name = config.device if "device" in config.given() or settings.device is None else settings.device
+    return training_device(name, config.accelerator)
+
+
+def _check_precision(config: TrainConfig, settings: ModelSettings) -> None:
+    if config.precision == "fp16" and _device(config, settings).type == "cpu":
+        raise ConfigError("precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'")
+
+
+def _check_resume(config: TrainConfig, _: ModelSettings) -> None:
+    if config.resume not in (None, "auto") and not user_path(config.resume, "resume").is_file():
+        raise ConfigError(f"resume: {config.resume}: no such file")
 
 
 def _check_world(config: TrainConfig, world: World | None) -> None:

@@ -13,9 +13,9 @@ from rfdetr.devices import autocast_dtype
 from rfdetr.models.detector import Detector
 from rfdetr.training.loggers import SERVICES
 from rfdetr.training.optimizer import parameter_groups
-from rfdetr.training.run import epoch_batches, training_sizes
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.schedules import STEP_FACTOR
+from rfdetr.training.setup import epoch_batches, training_sizes
 
 MIB, GIB = 2**20, 2**30
 

@@ -23,7 +23,7 @@ from rfdetr.training.display import duration
 from rfdetr.training.epoch import EMA, REGULAR
 from rfdetr.training.memory import PeakMemory, usable_memory
 from rfdetr.training.plan import Plan, make_plan, plan_lines, size_words
-from rfdetr.training.run import in_training, training_sizes
+from rfdetr.training.setup import in_training, training_sizes
 from rfdetr.training.state import Progress
 from rfdetr.training.step import TrainingStep
 from rfdetr.training.validation import ValidationLoss, evaluation_dtype

@@ -1,21 +1,19 @@
 """One run, from config to result, top to bottom."""
 
+import copy
 import secrets
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rfdetr.config.model import ModelConfig, ModelSettings
+from rfdetr.config.model import ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
 from rfdetr.data.loading import training_loader
 from rfdetr.distributed import barrier, broadcast, gathered, rank_and_world_size
 from rfdetr.errors import Interrupted
@@ -31,10 +29,12 @@ from rfdetr.training.loggers import Loggers, open_loggers
 from rfdetr.training.resume import check_resumable, find_run, restore_best, say_changes
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.selection import better_kind, is_stalled, select
+from rfdetr.training.setup import effective_settings, epoch_batches, in_training
 from rfdetr.training.signals import StopSignals
 from rfdetr.training.state import Best, Progress
 from rfdetr.training.step import TrainingStep, Wishes
 from rfdetr.training.validation import evaluate_weights
+from rfdetr.weights.checkpoint import load_checkpoint
 
 SAMPLE_PICTURES = 8
 SAMPLE_THRESHOLD = 0.3
@@ -60,8 +60,11 @@ def train(
     config: TrainConfig,
     model_settings: ModelSettings,
     device: torch.device,
+    test_split: Annotations | None = None,
 ) -> TrainingResult:
     """Train the detector in place (its weights end as the last step left them) and leave the best in a file.
+
+    The best weights are evaluated on the test split, if there is one.
 
     In a torch.distributed process group the processes share the work, and the first one writes the files. The model's
     settings are only written down, beside those of the run.
@@ -84,49 +87,7 @@ def train(
             if isinstance(error, Interrupted):
                 barrier()  # the first process may need time to close its loggers; nobody leaves before it
             raise
-        return run.finish()
-
-
-@contextmanager
-def in_training(detector: Detector, config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """The detector on its device and as the settings want it; afterwards in evaluation mode, as it was."""
-    vit = detector.to(device).train().backbone.vit
-    checkpointing = vit.gradient_checkpointing
-    trained = [parameter for parameter in vit.parameters() if parameter.requires_grad]
-    vit.set_drop_path(config.drop_path)
-    vit.gradient_checkpointing = checkpointing or config.gradient_checkpointing
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(not config.freeze_encoder)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        vit.gradient_checkpointing = checkpointing
-        vit.set_drop_path(0.0)
-        detector.eval()
-
-
-def epoch_batches(num_images: int, model: ModelConfig, config: TrainConfig, seed: int) -> EpochBatches:
-    """The steps of a run, for this process."""
-    sizes = training_sizes(model, config)
-    rank, world_size = rank_and_world_size()
-    return EpochBatches(
-        num_images=num_images,
-        batch_size=int(config.batch_size),
-        grad_accum_steps=config.grad_accum_steps,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        scale_of_step=lambda step: step_scale(sizes, seed, step),
-    )
-
-
-def training_sizes(model: ModelConfig, config: TrainConfig) -> list[int]:
-    """The resolutions a run trains at, smallest first."""
-    if not config.multi_scale:
-        return [model.resolution]
-    return multi_scale_sizes(model.resolution, model.block_size, config.expanded_scales)
+        return run.finish(test_split)
 
 
 class Run:
@@ -288,16 +249,34 @@ class Run:
                     f"they do not count as best{' (fp16_eval: try False)' if self.config.fp16_eval else ''}"
                 )
 
-    def finish(self) -> TrainingResult:
-        """Choose the best weights and write them down."""
+    def finish(self, test_split: Annotations | None) -> TrainingResult:
+        """Choose the best weights, write them down and test them."""
         if is_stalled(self.progress, self.config):
             say(f"stopped early: no better for {self.config.early_stopping_patience} epochs (early_stopping_patience)")
         self.checkpoints.finish()
         metrics = self._best_metrics()
+        if test_split is not None:
+            metrics["test"] = self._test(test_split)
         if self.is_main:
             self.run_dir.write(self.run_dir.results, lambda path: write_json(path, metrics))
         self.close()
         return TrainingResult(self.run_dir.path, self.run_dir.best_total, metrics, self.progress.history)
+
+    def _test(self, split: Annotations) -> dict[str, Any]:
+        """Metrics of the best weights on the test split, with the losses under `losses`; logged and said, too."""
+        detector = copy.deepcopy(self.detector)
+        # The processes may have no disk in common.
+        detector.load_state_dict(broadcast(load_checkpoint(self.run_dir.best_total).weights if self.is_main else {}))
+        found = evaluate_weights({REGULAR: detector}, split, self.config, self.device, self.config.compute_test_loss)
+        if found is None:
+            raise RuntimeError("nothing interrupts this evaluation")
+        (result, *_), losses = found[0].values(), found[1]
+        say(f"test split: {result.table(self.config.log_per_class_metrics)}")
+        if self.loggers:
+            per_class = {f"AP/{name}": value for name, value in result.per_class.items()}
+            row = {**losses, **result.metrics, **(per_class if self.config.log_per_class_metrics else {})}
+            self.loggers.log({f"test/{name}": value for name, value in row.items()}, self.progress.step)
+        return {**result.to_json(), "losses": losses} if self.config.compute_test_loss else result.to_json()
 
     def close(self, failed: bool = False) -> None:
         if self.loggers:
@@ -308,7 +287,7 @@ class Run:
         metrics = self.progress.best.get(better_kind(self.progress), Best()).metrics
         if metrics is None and self.last_report is not None and self.last_report.results:
             metrics = self.last_report.results[REGULAR].to_json()
-        return metrics or {}
+        return dict(metrics or {})
 
     def _wishes(self) -> Wishes:
         config = self.config
@@ -368,15 +347,3 @@ class Run:
             f"seed {self.progress.seed}",
         ]
         return ", ".join(parts)
-
-
-def effective_settings(
-    config: TrainConfig, model_settings: ModelSettings, detector: Detector, seed: int
-) -> dict[str, Any]:
-    """All settings of the run, as a file that `rfdetr train --config` takes; None, which is "not set", is left out."""
-    model = detector.config
-    shape = {name: value for name, value in model.plain().items() if name in ModelSettings.model_fields}
-    run = {name: value for name, value in config.plain().items() if value is not None}
-    settings = {"model": model.size, **model_settings.plain(), **run, **shape, "seed": seed, "resume": None}
-    settings["gradient_checkpointing"] = detector.backbone.vit.gradient_checkpointing
-    return {name: value for name, value in settings.items() if value is not None or name == "pretrain_weights"}
