@@ -39,6 +39,9 @@ EVERYTHING: dict[str, Any] = {
     "early_stopping_patience": 2,
     "early_stopping_min_delta": 0.05,
 }
+TWO_EPOCHS: dict[str, Any] = {
+    name: value for name, value in EVERYTHING.items() if not name.startswith("early_stopping")
+} | {"epochs": 2}
 STEPS_PER_EPOCH = 5
 
 

@@ -14,7 +14,7 @@ from rfdetr.training.run import TrainingResult
 from rfdetr.training.run_dir import RunDir
 from rfdetr.weights.checkpoint import load_checkpoint
 
-from .stops import after_steps, assert_same, terminate, train_on
+from .stops import PowerCutError, after_steps, assert_same, cut_power, terminate, train_on
 from .tiny import tiny_detector, train_tiny
 
 BRIEF: dict[str, Any] = {"epochs": 2, "batch_size": 2}
@@ -60,6 +60,23 @@ def test_a_file_system_without_links_gets_copies(dots: Path, tmp_path: Path, mon
     copy, last = tmp_path / "checkpoint_2.pth", tmp_path / "checkpoint.pth"
     assert not copy.samefile(last)
     assert copy.read_bytes() == last.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"),
+    [
+        pytest.param({}, 5, id="at the end of the epoch"),
+        pytest.param({"checkpoint_every_steps": 3}, 6, id="every three steps"),
+        pytest.param({"checkpoint_every_minutes": 1e-6}, 7, id="as soon as some time has passed"),
+        pytest.param({"checkpoint_every_minutes": 60.0}, 5, id="not yet"),
+    ],
+)
+def test_the_state_is_saved(settings: dict[str, Any], saved: int, dots: Path, tmp_path: Path) -> None:
+    with after_steps(8, end=cut_power), pytest.raises(PowerCutError):
+        train_tiny(dots, tmp_path, **BRIEF, **settings)
+    run = load_checkpoint(tmp_path / "checkpoint.pth").run
+    assert run is not None
+    assert run["progress"]["step"] == saved
 
 
 # Files that cannot be written

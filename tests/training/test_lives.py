@@ -58,7 +58,12 @@ def ends(dots: Path, folder: Path) -> list[dict[str, Any]]:
     stopped: list[Life] = [
         {"signals": ["SIGTERM"], "after_step": True, "settings": long},
         {"signals": ["SIGINT"], "after_step": True, "settings": long},
-        {"signals": ["SIGTERM", "SIGTERM"], "after_step": True, "settings": long, "seconds_per_step": 40},
+        {
+            "signals": ["SIGTERM", "SIGTERM"],
+            "after_step": True,
+            "settings": {**long, "num_workers": 0},  # which would notice within five seconds
+            "seconds_per_step": 40,
+        },
     ]
     return lived(killed + stopped, folder)
 

@@ -69,7 +69,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
             "resume: lr, lr_encoder, their decays, weight_decay and freeze_encoder group the parameters in another way "
             "than in the run"
         )
-    wanted = [{key: group[key] for key in ("lr", "base_lr", "weight_decay")} for group in optimizer.param_groups]
+    wanted = [{key: group[key] for key in ("base_lr", "weight_decay")} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):
         group.update(settings)

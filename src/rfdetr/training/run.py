@@ -242,6 +242,7 @@ class Run:
             self._stop()
             return
         report.results, report.val_losses = found
+        self.progress.last_metrics = report.results[REGULAR].to_json()
         for kind, result in report.results.items():
             if result.num_not_finite:
                 warn(
@@ -284,10 +285,8 @@ class Run:
 
     def _best_metrics(self) -> dict[str, Any]:
         """Of the weights in `checkpoint_best_total.pth`: where none ever scored, the last regular ones."""
-        metrics = self.progress.best.get(better_kind(self.progress), Best()).metrics
-        if metrics is None and self.last_report is not None and self.last_report.results:
-            metrics = self.last_report.results[REGULAR].to_json()
-        return dict(metrics or {})
+        best = self.progress.best.get(better_kind(self.progress), Best())
+        return dict(best.metrics or self.progress.last_metrics or {})
 
     def _wishes(self) -> Wishes:
         config = self.config

@@ -34,6 +34,8 @@ class Progress:
     step: int = 0
     best: dict[str, Best] = field(default_factory=dict)
     """By kind of weights."""
+    last_metrics: dict[str, Any] | None = None
+    """Of the regular weights in the last evaluation."""
     watched: float | None = None
     """The score that early stopping wants to see improved, and the epoch (from 1) it was reached in."""
     watched_epoch: int = 0

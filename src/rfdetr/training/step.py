@@ -120,16 +120,17 @@ class TrainingStep:
         return granted
 
     def _exchange(self, targets: list[Target], groups: int, wishes: Wishes) -> tuple[Tensor, Tensor]:
-        """Objects of the step over all ranks and groups, per rank (gradients are averaged over ranks), at least 1.
+        """Objects of the step over all ranks and groups, at least 1, divided by the ranks (gradients are averaged).
 
         And how many ranks have each of the wishes.
         """
         objects = float(sum(len(target["labels"]) for target in targets) * groups)
         counts = torch.tensor([objects, *map(float, wishes)], device=self.device)
-        if self.parallel:
-            dist.all_reduce(counts)
-            counts[0] /= dist.get_world_size()
-        return counts[0].clamp(min=1), counts[1:]
+        if self.parallel is None:
+            return counts[0].clamp(min=1), counts[1:]
+        dist.all_reduce(counts)
+        # Not at least 1 on each rank: then a step without objects would depend on the number of ranks.
+        return counts[0].clamp(min=1) / dist.get_world_size(), counts[1:]
 
     def _synchronise_last(self, count: int) -> Iterator[AbstractContextManager[Any]]:
         """Ranks exchange gradients in the backward pass of the last micro-batch only."""

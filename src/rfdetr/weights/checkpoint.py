@@ -81,13 +81,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         return
     if checkpoint.run is not None:
         facts["run"] = dict(checkpoint.run)
-    _write(path, lambda temporary: torch.save({"model": weights, **facts}, temporary))
+    _write(path, lambda temporary: _save_torch(temporary, {"model": weights, **facts}))
+
+
+def _save_torch(path: Path, content: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:  # which knows why it cannot be written to, as torch's own does not
+        torch.save(content, file)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write_atomically(path, write)
     except (SafetensorError, RuntimeError) as error:  # what the libraries make of a full disk
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise OSError(str(error).split("\n", 1)[0]) from error
 
 
