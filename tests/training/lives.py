@@ -20,10 +20,13 @@ import psutil
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from .stops import PowerCutError
 from .tiny import tiny_detector, train_tiny
 
 Life = dict[str, Any]
 STEP = "a step\n"
+PATIENCE = 60
+kept: list[PowerCutError] = []
 
 
 def live(life: Life) -> None:
@@ -33,12 +36,17 @@ def live(life: Life) -> None:
     def after_step(*_: Any) -> None:
         os.write(1, STEP.encode())
         time.sleep(life.get("seconds_per_step", 0))
+        if life.get("fails"):
+            raise PowerCutError
 
     register_optimizer_step_post_hook(after_step)
     settings = {"resume": "auto", **life["settings"]}
     dataset_dir, output_dir = Path(settings.pop("dataset_dir")), Path(settings.pop("output_dir"))
     is_resumed = (output_dir / "checkpoint.pth").exists()
-    train_tiny(dataset_dir, output_dir, tiny_detector(2, seed=int(is_resumed)), **settings)
+    try:
+        train_tiny(dataset_dir, output_dir, tiny_detector(2, seed=int(is_resumed)), **settings)
+    except PowerCutError as error:
+        kept.append(error)  # and with it, all that its traceback refers to
 
 
 def watch(process: int, pipe: int, life: Life) -> Life:
@@ -52,14 +60,26 @@ def watch(process: int, pipe: int, life: Life) -> Life:
             signalled = time.monotonic()
             if name != "SIGKILL":
                 said += heard(lines, "rfdetr: stopping")
+        status = end_of(process)
         said += lines.read()
-    _, status = os.waitpid(process, 0)
     return {
         "status": os.waitstatus_to_exitcode(status),
         "said": said.replace(STEP, ""),
         "seconds": time.monotonic() - signalled if life["signals"] else None,
         "left": left_of(process),
     }
+
+
+def end_of(process: int) -> int:
+    """How it has ended; one that hangs is killed."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return status
+        if time.monotonic() > deadline:
+            os.killpg(process, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def heard(lines: IO[str], beginning: str) -> str:

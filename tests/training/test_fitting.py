@@ -12,7 +12,7 @@ from rfdetr.errors import ConfigError
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
 from rfdetr.training.fitting import Trial, fitting_batch_size, largest_within
-from rfdetr.training.memory import held_memory
+from rfdetr.training.memory import held_memory, return_free_memory
 
 from .tiny import CPU, tiny_config, tiny_detector
 
@@ -64,6 +64,7 @@ def test_of_a_card_the_largest_batch_that_does_not_run_out_of_memory(
 
 def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) -> None:
     trial = trial_on(shapes, hungry_detector())
+    return_free_memory()
     held = held_memory(CPU)
     trial.usable = round((held + 3.5 * HUNGER) / 0.8)
     found, needed = trial.extrapolated()

@@ -64,6 +64,7 @@ def ends(dots: Path, folder: Path) -> list[dict[str, Any]]:
             "settings": {**long, "num_workers": 0},  # which would notice within five seconds
             "seconds_per_step": 40,
         },
+        {"signals": [], "settings": long, "fails": True},
     ]
     return lived(killed + stopped, folder)
 
@@ -99,4 +100,11 @@ def test_a_second_signal_ends_it_at_once(ends: list[dict[str, Any]]) -> None:
     assert end["status"] == 143, end["said"]
     assert end["said"].splitlines()[-1] == "rfdetr: stopping after this step and saving; once more ends at once"
     assert end["seconds"] < 10  # its step takes forty
+    assert end["left"] == 0
+
+
+def test_a_program_that_keeps_the_error_of_a_run_ends_all_the_same(ends: list[dict[str, Any]]) -> None:
+    """The error keeps the run alive, and with it the processes that load images."""
+    end = ends[7]
+    assert end["status"] == 0, end["said"]
     assert end["left"] == 0

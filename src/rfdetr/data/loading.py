@@ -4,10 +4,13 @@ All randomness of a training sample comes from (seed, epoch, index): nothing dep
 on their order, or on where a run was interrupted.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
 from typing import Any, Literal
 
 import numpy as np
@@ -179,9 +182,10 @@ class _Loader(DataLoader[Any]):
     """A DataLoader of guarded batches. It leaves torch's global random state alone, whatever the number of workers."""
 
     def __init__(self, batches: _Guarded, **options: Any) -> None:
-        super().__init__(
-            batches, collate_fn=_as_is, generator=torch.Generator(), worker_init_fn=_ignore_signals, **options
-        )
+        is_over = RawValue("b", 0)
+        initialize = partial(_ignore_signals, is_over)
+        super().__init__(batches, collate_fn=_as_is, generator=torch.Generator(), worker_init_fn=initialize, **options)
+        Finalize(self, setattr, (is_over, "value", 1), exitpriority=0)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
         for batch in super().__iter__():
@@ -193,10 +197,13 @@ class _Loader(DataLoader[Any]):
             yield batch
 
 
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C and SIGTERM often reach all processes of a program; the one that trains decides when the loaders end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _ignore_signals(is_over: Any, _: int) -> None:
+    """Ctrl-C and SIGTERM often reach all processes of a program; the one that trains decides when the loaders end.
+
+    When it exits, multiprocessing sends SIGTERM to those that are left, and waits for them without end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_over.value else None)
 
 
 def _as_is(batch: Any) -> Any:

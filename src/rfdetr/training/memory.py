@@ -1,5 +1,7 @@
 """The memory of a device: how much of it this process may hold, and the most it has held."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -58,6 +60,13 @@ def _room(group: Path) -> Iterator[int]:
         yield room + sum(int(stat.get(name, 0)) for name in reclaimable)
 
 
+def return_free_memory() -> None:
+    """Give back what the C library keeps of freed memory, as far as it can: what is reused from there is not seen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 class PeakMemory:
     """Finds the most memory that this process holds on a device within a `with`."""
 
@@ -72,6 +81,7 @@ class PeakMemory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            return_free_memory()
             self._thread.start()
         return self
 
