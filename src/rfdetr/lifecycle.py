@@ -24,7 +24,7 @@ from rfdetr.files import make_folder, user_path, write_json
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
 from rfdetr.training.fitting import fitting_batch_size
-from rfdetr.training.placement import check_machine, placement
+from rfdetr.training.placement import check_machine
 from rfdetr.training.rehearsal import Rehearsal, rehearse
 from rfdetr.training.run import TrainingResult, train
 from rfdetr.weights.architecture import as_size, differences, hidden_facts
@@ -163,8 +163,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         Interrupted: by a signal; the state is saved.
     """
     world = world_of_environment()
-    check_machine(config, settings, world)
-    devices = placement(config, settings, world)
+    devices = check_machine(config, settings, world)
     if world is None and len(devices) > 1:
         on_host = replace(model, detector=model.detector.cpu())
         try:
@@ -263,8 +262,7 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
         TrainingError: the loss is not finite.
     """
     world = world_of_environment()
-    check_machine(config, settings, world)
-    devices = placement(config, settings, world)
+    devices = check_machine(config, settings, world)
     device = devices[world.local_rank if world else 0]
     splits = _read_splits(model, config)
     detector = _fitted(model, splits["train"].classes, settings, config)

@@ -3,6 +3,7 @@
 import gc
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -36,26 +37,21 @@ def fitting_batch_size(
     return Trial(detector, train_split, valid_split, config, device).settle()
 
 
+@dataclass
 class Trial:
     """Finds out how much memory batches take."""
 
-    def __init__(
-        self,
-        detector: Detector,
-        train_split: Annotations,
-        valid_split: Annotations,
-        config: TrainConfig,
-        device: torch.device,
-    ) -> None:
-        self.detector = detector
-        self.train_split = train_split
-        self.valid_split = valid_split
-        self.config = config
-        self.device = device
-        self.effective = USUAL_BATCH_SIZE * config.grad_accum_steps
+    detector: Detector
+    train_split: Annotations
+    valid_split: Annotations
+    config: TrainConfig
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.effective = USUAL_BATCH_SIZE * self.config.grad_accum_steps
         self.candidates = [size for size in range(self.effective, 0, -1) if self.effective % size == 0]
-        self.usable = usable_memory(device)
-        if device.type == "cpu":
+        self.usable = usable_memory(self.device)
+        if self.device.type == "cpu":
             self.usable //= gathered(socket.gethostname()).count(socket.gethostname())
 
     def settle(self) -> TrainConfig:

@@ -34,11 +34,11 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
     return [_nth(device, index) for index in range(count)]
 
 
-def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> None:
-    """Everything at once that these settings ask for and that is not here.
+def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
+    """The placement, if all that the settings ask for is here.
 
     Raises:
-        ConfigError: names it.
+        ConfigError: names everything at once that is not.
     """
     problems = []
     for look in (_device, lambda *_: _check_world(config, world), _check_precision, _check_resume):
@@ -46,9 +46,8 @@ def check_machine(config: TrainConfig, settings: ModelSettings, world: World | N
             look(config, settings)
         except ConfigError as error:
             problems.append(str(error))
-    if not problems:
-        placement(config, settings, world)
     refuse("train", problems)
+    return placement(config, settings, world)
 
 
 def _device(config: TrainConfig, settings: ModelSettings) -> torch.device:

@@ -226,8 +226,7 @@ class Run:
             self._write_history()
             if self.loggers:
                 self.loggers.log({**row, "train/images_per_second": report.images_per_second}, report.step)
-            if self.config.sample_interval and report.epoch % self.config.sample_interval == 0:
-                self._show_samples(report.epoch)
+            self._show_samples(report.epoch)
         self.display.close_epoch(report)
 
     def _evaluate(self, report: EpochReport) -> None:
@@ -319,8 +318,8 @@ class Run:
         self.run_dir.write(self.run_dir.metrics, lambda path: write_csv(path, self.progress.history))
 
     def _show_samples(self, epoch: int) -> None:
-        """Some pictures of the validation split with what the weights find on them."""
-        if not self.config.sample_interval:
+        """Some pictures of the validation split with what the weights find on them, where they are due."""
+        if not self.config.sample_interval or epoch % self.config.sample_interval:
             return
         detector = self.step.ema.detector if self.step.ema else self.detector
         classes = self.train_split.classes
