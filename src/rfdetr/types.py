@@ -7,7 +7,7 @@ D width, L levels, H heads, P sampled points, S tokens, N anything else.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
@@ -58,9 +58,12 @@ class RawOutputs(LayerOutputs):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Normalised images and their ground truth; one micro-batch. True in the mask is padding, None means no padding."""
+    """Images and their ground truth; one micro-batch. True in the mask is padding, None means no padding.
 
-    images: Float[Tensor, "B 3 height width"]
+    Loaders give raw pixels; the detector gets them normalised.
+    """
+
+    images: Shaped[Tensor, "B channels height width"]
     targets: list[Target]
     padding_mask: Bool[Tensor, "B height width"] | None = None
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
 from rfdetr.data.coco import read_coco
+from rfdetr.data.collation import on_device
 from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, training_loader
+from rfdetr.data.preprocess import for_evaluation
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.errors import ImageError
 from rfdetr.types import ImageBatch
@@ -143,6 +145,16 @@ def test_evaluation_over_all_ranks_sees_each_image_once_and_in_order(shapes: Ann
         for rank in range(5)
     ]
     assert ids == [[0, 5, 10], [1, 6, 11], [2, 7], [3, 8], [4, 9]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_pixels_travel_as_bytes_and_become_numbers_on_the_device(shapes: Annotations, num_workers: int) -> None:
+    batch = next(iter(evaluation_loader(shapes, 32, batch_size=3, num_workers=num_workers)))
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous()
+    with Image.open(shapes.image_path(2)) as picture:
+        expected = for_evaluation(picture, 32)
+    assert on_device(batch, torch.device("cpu")).images[2].equal(expected)
 
 
 def test_evaluation_batches(shapes: Annotations) -> None:

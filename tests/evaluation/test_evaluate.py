@@ -13,6 +13,7 @@ from rfdetr.config.presets import preset
 from rfdetr.config.runs import EvaluateConfig
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.coco import read_coco
+from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.data.segmentations import pack
 from rfdetr.errors import ImageError
@@ -117,7 +118,7 @@ def test_masks_are_those_of_the_detector_and_pycocotools_gives_the_same_numbers(
     annotations = outlined(annotations)
     result, rows = evaluate_with_rows(segmenter, annotations, config(annotations))
     (batch,) = evaluation_loader(annotations, 64, batch_size=5, num_workers=0)
-    outputs = segmenter(batch.images)
+    outputs = segmenter(on_device(batch, CPU).images)
     images = postprocess(outputs, torch.tensor(SIZES_HW), TINY.num_select)
     for k, (image, size_hw) in enumerate(zip(images, SIZES_HW, strict=True)):
         assert image.mask_logits is not None

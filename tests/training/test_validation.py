@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rfdetr.data.coco import read_coco
+from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.models.criterion import detection_losses
 from rfdetr.models.detector import Detector
@@ -21,7 +22,7 @@ def losses(shapes: Path, batch_size: int) -> dict[str, float]:
     detector = Detector(TINY).eval()
     validation = ValidationLoss(CPU, tiny_config(shapes, shapes))
     for batch in evaluation_loader(read_coco(shapes, "train"), 64, batch_size=batch_size, num_workers=0):
-        outputs = detector(batch.images)
+        outputs = detector(on_device(batch, CPU).images)
         validation.add(REGULAR, outputs, batch)
         validation.add(EMA, outputs, batch)  # does not count
     return validation.means()
@@ -36,7 +37,7 @@ def test_the_loss_of_a_split_does_not_depend_on_its_batches(batch_size: int, sha
 def test_it_is_that_of_the_criterion_over_all_objects(shapes: Path) -> None:
     (batch,) = evaluation_loader(read_coco(shapes, "train"), 64, batch_size=8, num_workers=0)
     num_boxes = torch.tensor(float(sum(len(target["labels"]) for target in batch.targets)))
-    terms = detection_losses(Detector(TINY).eval()(batch.images), batch.targets, num_boxes, groups=1)
+    terms = detection_losses(Detector(TINY).eval()(on_device(batch, CPU).images), batch.targets, num_boxes, groups=1)
     found = losses(shapes, 8)
     assert found["loss_giou"] == pytest.approx(terms["loss_giou"].item(), rel=1e-5)
     assert found["loss_giou_aux"] == pytest.approx((terms["loss_giou_0"] + terms["loss_giou_enc"]).item(), rel=1e-5)
@@ -54,7 +55,7 @@ def mask_losses(shapes: Path, batch_size: int) -> dict[str, float]:
     validation = ValidationLoss(CPU, tiny_config(shapes, shapes))
     split = read_coco(shapes, "valid", masks=True)
     for batch in evaluation_loader(split, 64, batch_size=batch_size, num_workers=0):
-        validation.add(REGULAR, detector(batch.images), batch)
+        validation.add(REGULAR, detector(on_device(batch, CPU).images), batch)
     return validation.means()
 
 

@@ -8,14 +8,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing.reduction import ForkingPickler
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,12 +22,12 @@ from rfdetr import boxes as box_ops
 from rfdetr.data import transforms
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest
+from rfdetr.data.collation import Sample, collate, collate_step
 from rfdetr.data.images import open_image
-from rfdetr.data.preprocess import for_evaluation
+from rfdetr.data.preprocess import squeezed
 from rfdetr.errors import ImageError
-from rfdetr.types import ImageBatch, Target
+from rfdetr.types import Target
 
-Sample = tuple[Float[Tensor, "3 size size"], Target]
 Augment = Literal["default", "none"]
 
 
@@ -80,15 +78,15 @@ class EvaluationDataset(Dataset[Sample]):
         self.masks = masks
 
     def __getitem__(self, index: int) -> Sample:
-        pixels = for_evaluation(read_image(self.annotations, index), self.resolution)
+        pixels = squeezed(read_image(self.annotations, index), self.resolution)
         size_hw = self.annotations.size_hw(index)
         objects = self.annotations.training_objects(index)
-        boxes = box_ops.to_normalized(objects.boxes, size_hw)
+        boxes = box_ops.to_normalized(torch.from_numpy(objects.boxes), size_hw)
         masks = None
         if self.masks and objects.segmentations is not None:
             whole = transforms.whole_image(size_hw)
             masks = transforms.draw_masks(objects.segmentations, size_hw, whole, self.resolution)
-        return pixels, _target(self.annotations, index, boxes, objects.labels, masks)
+        return pixels, _target(self.annotations, index, boxes, torch.from_numpy(objects.labels), masks)
 
 
 def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> Target:
@@ -99,16 +97,6 @@ def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor,
         "image_id": int(annotations.image_ids[index]),
     }
     return target if masks is None else {**target, "masks": masks}
-
-
-def collate(samples: list[Sample]) -> ImageBatch:
-    images, targets = zip(*samples, strict=True)
-    return ImageBatch(torch.stack(images), list(targets))
-
-
-def collate_step(samples: list[Sample], batch_size: int) -> list[ImageBatch]:
-    """The micro-batches of one optimiser step."""
-    return [collate(samples[start : start + batch_size]) for start in range(0, len(samples), batch_size)]
 
 
 def training_loader(
@@ -208,27 +196,3 @@ def _ignore_signals(is_over: Any, _: int) -> None:
 
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-# Between processes torch opens a file per tensor: with one per target and field, loaders run out of file handles.
-def _reduce(batch: ImageBatch) -> tuple[Any, ...]:
-    targets = [(t["boxes"].numpy(), t["labels"].numpy(), t["orig_size"].numpy(), t["image_id"]) for t in batch.targets]
-    masks = torch.cat([t["masks"] for t in batch.targets]) if "masks" in batch.targets[0] else None
-    return _rebuild, (batch.images, targets, masks, batch.padding_mask)
-
-
-def _rebuild(
-    images: Tensor, targets: list[tuple[Any, ...]], masks: Tensor | None, padding_mask: Tensor | None
-) -> ImageBatch:
-    fields = [(*map(torch.from_numpy, arrays), image_id) for *arrays, image_id in targets]
-    rebuilt: list[Target] = [
-        {"boxes": boxes, "labels": labels, "orig_size": orig_size, "image_id": image_id}
-        for boxes, labels, orig_size, image_id in fields
-    ]
-    if masks is not None:
-        for target, own in zip(rebuilt, masks.split([len(target["boxes"]) for target in rebuilt]), strict=True):
-            target["masks"] = own
-    return ImageBatch(images, rebuilt, padding_mask)
-
-
-ForkingPickler.register(ImageBatch, _reduce)

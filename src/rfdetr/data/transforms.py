@@ -6,14 +6,14 @@ from itertools import compress
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from rfdetr import boxes as box_ops
 from rfdetr import masks as mask_ops
 from rfdetr.data.annotations import Objects
-from rfdetr.data.preprocess import normalize, to_tensor
+from rfdetr.data.preprocess import to_pixels
 
 CROP_PROBABILITY = 0.5
 FLIP_PROBABILITY = 0.5
@@ -51,19 +51,20 @@ def sample_geometry(rng: np.random.Generator, size_hw: tuple[int, int]) -> Geome
 def apply(
     image: Image.Image, objects: Objects, geometry: Geometry, size: int
 ) -> tuple[
-    Float[Tensor, "3 size size"],
+    UInt8[Tensor, "3 size size"],
     Float[Tensor, "T 4"],
     Int[Tensor, "T"],
     Bool[Tensor, "T size size"] | None,
 ]:
-    """The normalised input, the boxes (cxcywh in [0, 1]) that it shows something of, their labels and masks."""
+    """The pixels, the boxes (cxcywh in [0, 1]) that it shows something of, their labels and masks."""
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=geometry.crop_xyxy)
     if geometry.flip:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     x1, y1, x2, y2 = geometry.crop_xyxy
-    origin = objects.boxes.new_tensor([x1, y1, x1, y1])
-    extent = objects.boxes.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
-    boxes = box_ops.clip_to_image((objects.boxes - origin) / extent, (1, 1))
+    whole = torch.from_numpy(objects.boxes)
+    origin = whole.new_tensor([x1, y1, x1, y1])
+    extent = whole.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+    boxes = box_ops.clip_to_image((whole - origin) / extent, (1, 1))
     kept = box_ops.area(boxes) > 0
     boxes = box_ops.to_normalized(boxes[kept], (1, 1))
     if geometry.flip:
@@ -72,7 +73,7 @@ def apply(
     if objects.segmentations is not None:
         seen = list(compress(objects.segmentations, kept.tolist()))
         masks = draw_masks(seen, (image.height, image.width), geometry, size)
-    return normalize(to_tensor(resized)), boxes, objects.labels[kept], masks
+    return to_pixels(resized), boxes, torch.from_numpy(objects.labels)[kept], masks
 
 
 def draw_masks(

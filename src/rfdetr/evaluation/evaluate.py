@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from rfdetr.config.runs import EvaluateConfig
 from rfdetr.data.annotations import Annotations
+from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.devices import autocast_dtype
 from rfdetr.distributed import rank_and_world_size
@@ -112,12 +113,12 @@ def run_all(
         for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=True if rank else None):
             if is_interrupted():
                 break
-            on_device = batch.to(device, non_blocking=True)
+            moved = on_device(batch, device)
             for name, detector in detectors.items():
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                    outputs = detector(on_device.images, on_device.padding_mask)
+                    outputs = detector(moved.images, moved.padding_mask)
                 if observe:
-                    observe(name, outputs, on_device)
+                    observe(name, outputs, moved)
                 sizes = torch.stack([target["orig_size"] for target in batch.targets])
                 image_ids = [target["image_id"] for target in batch.targets]
                 evaluators[name].update(image_ids, postprocess(outputs, sizes, model.num_select))

@@ -15,7 +15,8 @@ from jaxtyping import Int64
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import SampleRequest
-from rfdetr.data.loading import TrainingDataset, collate
+from rfdetr.data.collation import collate
+from rfdetr.data.loading import TrainingDataset
 from rfdetr.errors import ConfigError
 from rfdetr.evaluation.evaluate import run_all
 from rfdetr.models.detector import Detector

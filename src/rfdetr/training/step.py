@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rfdetr.config.runs import TrainConfig
+from rfdetr.data.collation import on_device
 from rfdetr.devices import autocast_dtype
 from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.errors import ConfigError, TrainingError
@@ -103,7 +104,7 @@ class TrainingStep:
         step_losses: Losses = {}
         granted = Wishes()
         for host_batch, sync in zip(batches, self._synchronise_last(len(batches)), strict=True):
-            batch = host_batch.to(self.device, non_blocking=True)
+            batch = on_device(host_batch, self.device)
             with sync:
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                     outputs = model(batch.images, batch.padding_mask)
