@@ -1,41 +1,72 @@
-"""A look at the header of every picture, before a run depends on it."""
+"""What the first bytes of a picture's file say of it; nothing is decoded."""
 
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from rfdetr.data.annotations import Annotations
-from rfdetr.data.validation import Problems
+from rfdetr.data.deep_pictures import NPY_START, TIFF_STARTS, TiffPage, bits_per_sample, npy_header, samples_per_pixel
+from rfdetr.data.images import opened, orientation_of, reasons, upright_hw
+from rfdetr.data.pillow import QUIET, UNLIMITED
+from rfdetr.errors import ImageError
 
-_ORIENTATION = 0x0112  # EXIF tag
-_QUARTER_TURNS = (5, 6, 7, 8)
+
+@dataclass(frozen=True)
+class Header:
+    """A picture's file."""
+
+    size_hw: tuple[int, int]
+    """As it is stored."""
+    upright_size_hw: tuple[int, int]
+    """Turned as its EXIF orientation says."""
+    channels: int
+    """Of the file; a palette is one."""
+    bits: int
+    """Per channel."""
+    format: str
+    """Pillow's name of it, or `NPY`."""
+    num_frames: int = 1
+    """Frames of an animation, pages of a document; the first one counts."""
 
 
-def check_headers(annotations: Annotations) -> None:
-    """See that every picture is one, and of the size that its boxes were drawn at; pixels are not decoded.
-
-    Raises:
-        DatasetError: names the pictures that are not.
+def read_header(file: str | Path | BinaryIO, name: str | None = None) -> Header:
+    """Raises:
+    ImageError: no such file, not an image, or damaged at its beginning; names it.
     """
-    with ThreadPoolExecutor() as pool:
-        found = [
-            problem for problem in pool.map(lambda i: _problem(annotations, i), range(len(annotations))) if problem
-        ]
-    problems = Problems(annotations.annotation_file)
-    problems.add("pictures that cannot be used", found)
-    problems.raise_if_any()
+    with reasons(name or str(file)), opened(file) as content, QUIET, UNLIMITED:
+        start = content.read(8)
+        content.seek(0)
+        if not start:
+            raise ImageError("is empty")
+        if start.startswith(NPY_START):
+            return _of_array(content)
+        try:
+            with Image.open(content) as image:
+                return _of_image(image)
+        except UnidentifiedImageError:
+            if not start.startswith(TIFF_STARTS):
+                raise
+        page = TiffPage(content)
+        size_hw = upright_hw(page.size_hw, page.orientation)
+        return Header(page.size_hw, size_hw, page.num_channels, page.bits, "TIFF", len(page.file.pages))
 
 
-def _problem(annotations: Annotations, index: int) -> str | None:
-    path = annotations.image_path(index)
-    height, width = annotations.size_hw(index)
-    try:
-        with Image.open(path) as image:
-            size = image.size[::-1] if image.getexif().get(_ORIENTATION) in _QUARTER_TURNS else image.size
-    except Exception:  # decoders raise whatever a damaged file leads them to
-        return f"{path.name} is damaged or not an image"
-    return (
-        None
-        if size == (width, height)
-        else f"{path.name} is {size[0]} x {size[1]} pixels, listed as {width} x {height}"
-    )
+def _of_image(image: Image.Image) -> Header:
+    orientation = orientation_of(image)
+    size_hw = (image.height, image.width)
+    if image.format == "TIFF":  # whose size Pillow gives as it will be when it is read: upright
+        upright = size_hw
+        size_hw = upright_hw(upright, orientation)
+    else:
+        upright = upright_hw(size_hw, orientation)
+    num_frames = int(getattr(image, "n_frames", 1))
+    return Header(size_hw, upright, samples_per_pixel(image), bits_per_sample(image), str(image.format), num_frames)
+
+
+def _of_array(content: BinaryIO) -> Header:
+    shape, dtype = npy_header(content)
+    if len(shape) not in (2, 3):
+        raise ImageError(f"is an array of shape {shape}; allowed: (height, width) or (height, width, channels)")
+    size_hw = (shape[0], shape[1])
+    return Header(size_hw, size_hw, shape[2] if len(shape) == 3 else 1, 8 * dtype.itemsize, "NPY")
