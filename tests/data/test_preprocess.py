@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rfdetr.data.preprocess import MEAN, STD, for_evaluation, for_prediction, normalize, to_tensor
+from rfdetr.data.preprocess import MEAN, STD, for_evaluation, for_prediction, normalize, to_pixels, to_tensor
 
 
 def oracle_picture(seed: int, height: int, width: int) -> Image.Image:
@@ -50,6 +50,26 @@ def test_normalisation_is_by_channel_for_one_image_or_many() -> None:
     torch.testing.assert_close(normalize(above), torch.ones(2, 3, 4, 5))
 
 
+@pytest.mark.parametrize("num_channels", [1, 2, 4, 7])
+def test_other_numbers_of_channels_take_the_statistics_in_turn(num_channels: int) -> None:
+    mean = torch.tensor([MEAN[channel % 3] for channel in range(num_channels)]).view(-1, 1, 1)
+    std = torch.tensor([STD[channel % 3] for channel in range(num_channels)]).view(-1, 1, 1)
+    torch.testing.assert_close(normalize((mean + std).expand(-1, 4, 5)), torch.ones(num_channels, 4, 5))
+
+
+def test_every_bit_reaches_the_numbers() -> None:
+    """Those of bytes are exactly what a division by 255 gives; those of 16 bits are all different."""
+    bytes_ = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    expected = (bytes_.float() / 255 - torch.tensor(MEAN[0])) / torch.tensor(STD[0])
+    assert normalize(bytes_).equal(expected)
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    numbers = to_tensor(deep)
+    assert [numbers.min().item(), numbers.max().item(), len(numbers.unique())] == [0, 1, 65536]
+    assert len(normalize(to_pixels(deep)).unique()) > 65000
+    assert for_evaluation(deep, 256).equal(normalize(numbers))
+    assert to_tensor(numbers.permute(1, 2, 0).numpy()).equal(numbers)
+
+
 def test_evaluation_shrinks_with_antialiasing_and_prediction_without() -> None:
     """Every fourth row is white: their mean is grey; between the rows that prediction samples there is none."""
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
@@ -65,3 +85,6 @@ def test_evaluation_shrinks_with_antialiasing_and_prediction_without() -> None:
 def test_on_a_gpu_it_is_the_same() -> None:
     image = torch.rand(3, 50, 70)
     torch.testing.assert_close(for_prediction(image.cuda(), 64).cpu(), for_prediction(image, 64), rtol=0, atol=1e-5)
+    for kind in (np.uint8, np.uint16):
+        pixels = to_pixels(np.random.default_rng(0).integers(0, 256, (50, 70, 4)).astype(kind))
+        torch.testing.assert_close(normalize(pixels.cuda()).cpu(), normalize(pixels), rtol=0, atol=1e-5)

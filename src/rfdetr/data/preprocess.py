@@ -7,44 +7,57 @@ prediction without.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor
+
+from rfdetr.data.channels import Pixels
+from rfdetr.data.resampling import picture_hw, resample
 
 # ImageNet's channel statistics, as DINOv2 was trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def to_pixels(image: Image.Image | UInt8[np.ndarray, "height width 3"]) -> UInt8[Tensor, "3 height width"]:
+def to_pixels(picture: Image.Image | Pixels) -> Shaped[Tensor, "C height width"]:
     """The pixels as they are; their memory is still that of an image, channel beside channel."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # a copy: PIL's memory is read-only
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # a copy: PIL's memory is read-only
 
 
-def to_tensor(image: Image.Image | UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "3 height width"]:
-    """An 8-bit RGB image as numbers in [0, 1]."""
-    return to_pixels(image).contiguous().float().div_(255)
+def to_tensor(picture: Image.Image | Pixels) -> Float[Tensor, "C height width"]:
+    """A picture as numbers in [0, 1]."""
+    return _in_unit_range(to_pixels(picture).contiguous())
 
 
-def normalize(images: Shaped[Tensor, "*B 3 height width"]) -> Float[Tensor, "*B 3 height width"]:
-    """Pixels of unsigned integers, of which the largest is 1, or numbers in [0, 1], as the detector wants them."""
-    if not images.is_floating_point():
-        images = images.float().div_(torch.iinfo(images.dtype).max)
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+def _in_unit_range(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The largest of unsigned integers is 1; numbers in [0, 1] stay."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(torch.iinfo(pixels.dtype).max)
+
+
+def normalize(images: Shaped[Tensor, "*B C height width"]) -> Float[Tensor, "*B C height width"]:
+    """Pixels of unsigned integers, of which the largest is 1, or numbers in [0, 1], as the detector wants them.
+
+    More channels than three take the statistics again from the first on.
+    """
+    images = _in_unit_range(images)
+    channels = [channel % len(MEAN) for channel in range(images.shape[-3])]
+    mean, std = (images.new_tensor([values[channel] for channel in channels]).view(-1, 1, 1) for values in (MEAN, STD))
     return (images - mean).div_(std)
 
 
-def squeezed(image: Image.Image, resolution: int) -> UInt8[Tensor, "3 resolution resolution"]:
-    """The pixels of the image as a square, made with antialiasing."""
-    return to_pixels(image.resize((resolution, resolution), Image.Resampling.BILINEAR))
+def squeezed(picture: Image.Image | Pixels, resolution: int) -> Shaped[Tensor, "C resolution resolution"]:
+    """The pixels of the picture as a square, made with antialiasing."""
+    height, width = picture_hw(picture)
+    whole = (0.0, 0.0, float(width), float(height))
+    return to_pixels(resample(picture, (height, width), whole, (resolution, resolution)))
 
 
-def for_evaluation(image: Image.Image, resolution: int) -> Float[Tensor, "3 resolution resolution"]:
+def for_evaluation(image: Image.Image | Pixels, resolution: int) -> Float[Tensor, "C resolution resolution"]:
     """Squeezed to a square with antialiasing, and normalised."""
     return normalize(squeezed(image, resolution))
 
 
-def for_prediction(image: Float[Tensor, "3 height width"], resolution: int) -> Float[Tensor, "3 resolution resolution"]:
+def for_prediction(image: Float[Tensor, "C height width"], resolution: int) -> Float[Tensor, "C resolution resolution"]:
     """An image with values in [0, 1], squeezed to a square without antialiasing, and normalised."""
     size = (resolution, resolution)
     resized = F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=False)
