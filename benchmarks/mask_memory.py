@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from rfdetr.config.presets import preset
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.evaluation.evaluate import run_all
 from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.models.detector import Detector
@@ -73,7 +73,7 @@ def peak_mib() -> float:
 
 def work(folder: Path, size: str, batch_size: int) -> None:
     """One measurement; the process ends here."""
-    annotations = read_coco(folder, "test", masks=True)
+    annotations = read_split(folder, "test", masks=True)
     detector = Detector(preset(size).replace(num_classes=len(CLASSES))).eval()
     peaks: list[float] = []
     predictions = folder / "predictions.json"

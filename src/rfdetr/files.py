@@ -38,6 +38,12 @@ def _umask() -> int:
     return mask
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $RFDETR_CACHE, else rfdetr/ in the user's folder for such things."""
+    own = os.environ.get("RFDETR_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfdetr"
+
+
 def user_path(path: str | Path, setting: str) -> Path:
     """The path that a user has named, `~` expanded.
 

@@ -13,8 +13,8 @@ from rfdetr.config.presets import class_name, configure, preset
 from rfdetr.config.runs import EvaluateConfig, Split, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.coco import read_coco
-from rfdetr.data.headers import check_headers
+from rfdetr.data.layout import SPLITS, find_dataset
+from rfdetr.data.reading import Dataset, read_dataset, read_split, split_off
 from rfdetr.devices import pick_device
 from rfdetr.distributed import World, broadcast, process_group, rank_and_world_size, world_of_environment
 from rfdetr.errors import ConfigError, DatasetError, WeightsError
@@ -98,8 +98,10 @@ def _open(
     path: Path, checkpoint: Checkpoint, config: ModelConfig, settings: ModelSettings, device: torch.device
 ) -> Model:
     _check_architecture(path, checkpoint, config)
-    if settings.num_classes is None:
-        config = config.replace(num_classes=checkpoint.known["num_classes"])
+    of_file = {
+        name: checkpoint.known[name] for name in ("num_classes", "num_channels") if getattr(settings, name) is None
+    }
+    config = config.replace(**of_file)
     detector = Detector(config, settings.init_seed)
     try:
         fit = load_fitted(detector, checkpoint.weights, checkpoint.classes, class_rows=settings.class_rows)
@@ -209,19 +211,48 @@ def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
         DatasetError: a split is missing or broken.
         ConfigError: `class_names` does not fit.
     """
-    masks = model.detector.config.segmentation_head
-    train_split = read_coco(config.dataset_dir, "train", masks=masks)
-    splits: dict[Split, Annotations] = {"train": train_split}
-    names: tuple[Split, ...] = ("valid", "test") if config.run_test else ("valid",)
-    for name in names:
-        splits[name] = read_coco(config.dataset_dir, name, train_split.classes, masks)
+    own = model.detector.config
+    wanted = SPLITS if config.run_test else SPLITS[:2]
+    dataset = read_dataset(config.dataset_dir, wanted, masks=own.segmentation_head).usable()
+    splits = _with_validation(dataset, config)
+    if "test" in dataset.missing:
+        warn(f"{config.dataset_dir}: no test split, so that run_test has nothing to test on")
     for name, split in splits.items():
-        check_headers(split)
         renamed = split if config.class_names is None else split.renamed(config.class_names)
         if model.classes is not None and set(model.classes.names) == set(renamed.classes.names):
             # The dataset the model knows: keep what its logits stand for (COCO's ids, for one).
             renamed = renamed.with_classes(model.classes.with_ids_of(renamed.classes))
-        splits[name] = renamed
+        pictures = renamed.pictures.configured(own.num_channels, config.max_image_megapixels)
+        splits[name] = replace(renamed, pictures=pictures)
+    return splits
+
+
+def _with_validation(dataset: Dataset, config: TrainConfig) -> dict[Split, Annotations]:
+    """The splits, with a validation split taken from the training images where the settings ask for one.
+
+    Raises:
+        DatasetError: there is no training split, or none for validation.
+        ConfigError: there is one for validation, and one asked for.
+    """
+    splits, fraction = dict(dataset.splits), config.valid_fraction
+    if "train" not in splits:
+        raise DatasetError(f"{config.dataset_dir}: no split 'train'. There is: {', '.join(splits)}")
+    if "valid" in splits:
+        if fraction is not None:
+            raise ConfigError(f"valid_fraction={fraction}: {config.dataset_dir} has a validation split; leave it out")
+        return splits
+    if fraction is None:
+        raise DatasetError(
+            f"{config.dataset_dir}: no split 'valid', without which the best weights cannot be found. Add one, or let "
+            "valid_fraction=0.1 take a tenth of the training images for it"
+        )
+    if len(splits["train"]) < 2:
+        raise DatasetError(f"{config.dataset_dir}: valid_fraction needs at least two training images")
+    splits["train"], splits["valid"] = split_off(splits["train"], fraction, config.valid_seed)
+    say(
+        f"validation: {len(splits['valid'])} of the training images (valid_fraction={fraction}, "
+        f"valid_seed={config.valid_seed}), {len(splits['train'])} are left for training"
+    )
     return splits
 
 
@@ -280,7 +311,7 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     """
     if config.output_dir is not None:
         make_folder(Path(config.output_dir), "output_dir")
-    split = read_coco(config.dataset_dir, config.split, masks=model.detector.config.segmentation_head)
+    split = _read_for_evaluation(model, config)
     if config.class_names is not None:
         split = split.renamed(config.class_names)
     _check_classes(model, split)
@@ -293,6 +324,16 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     result = evaluate(model.detector, split, config, model.device, predictions)
     write_json(output_dir / f"metrics_{config.split}.json", result.to_json())
     return result
+
+
+def _read_for_evaluation(model: Model, config: EvaluateConfig) -> Annotations:
+    own, name = model.detector.config, config.split
+    found, _ = find_dataset(config.dataset_dir)
+    if name == "test" and name not in found and "valid" in found and found["valid"].format == "yolo":
+        warn(f"{config.dataset_dir}: no test split; this is the validation split")
+        name = "valid"
+    split = read_split(config.dataset_dir, name, masks=own.segmentation_head)
+    return replace(split, pictures=split.pictures.configured(own.num_channels, config.max_image_megapixels))
 
 
 def _check_classes(model: Model, split: Annotations) -> None:

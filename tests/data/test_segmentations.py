@@ -2,8 +2,9 @@ import pickle
 
 import numpy as np
 
-from rfdetr.data.segmentations import pack
 from rfdetr.masks import decode, to_rle
+
+from .packing import pack
 
 TWO_PARTS = [[0, 0, 2, 0, 2, 2], [3.1, 3.2, 5, 3, 5, 5, 3, 5]]
 RUNS = {"size": [4, 5], "counts": [7, 2, 11]}

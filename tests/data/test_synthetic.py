@@ -6,11 +6,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from rfdetr.config.runs import Split
-from rfdetr.data.coco import read_coco
 from rfdetr.data.images import open_image
 from rfdetr.data.layout import SPLITS
+from rfdetr.data.reading import read_split
 from rfdetr.data.synthetic import IMAGE_SIZE, SHAPES, draw_dataset, draw_image
 from rfdetr.errors import DatasetError
+
+from .packing import path_of
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -30,10 +32,10 @@ def test_one_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("split", "count"), [("train", 9), ("valid", 2), ("test", 2)])
 def test_the_library_reads_it(tmp_path: Path, split: Split, count: int) -> None:
     draw_dataset(tmp_path, train_images=9, seed=0)
-    annotations = read_coco(tmp_path, split)
+    annotations = read_split(tmp_path, split)
     assert len(annotations) == count
     assert annotations.classes.names == SHAPES
-    assert all(open_image(annotations.image_path(index)).size == (IMAGE_SIZE, IMAGE_SIZE) for index in range(count))
+    assert all(open_image(path_of(annotations, index)).size == (IMAGE_SIZE, IMAGE_SIZE) for index in range(count))
     sizes = annotations.boxes_xywh[:, 2:].max(axis=1) / IMAGE_SIZE
     assert 0.19 < sizes.min() <= sizes.max() < 0.61
     assert (np.diff(annotations.offsets) >= 1).all()
@@ -58,7 +60,7 @@ def test_polygons_cover_their_masks() -> None:
 
 def test_boxes_and_areas_are_those_of_the_pixels(tmp_path: Path) -> None:
     draw_dataset(tmp_path, train_images=1, seed=4)
-    annotations = read_coco(tmp_path, "train")
+    annotations = read_split(tmp_path, "train")
     _, shapes = draw_image(np.random.default_rng([4, 0, 0]))
     assert annotations.areas.tolist() == [shape.mask.sum() for shape in shapes]
     for shape, (x, y, width, height) in zip(shapes, annotations.boxes_xywh.astype(int), strict=True):
@@ -79,14 +81,14 @@ def test_drawing_again_replaces_the_old_dataset_and_nothing_else(tmp_path: Path)
     draw_dataset(tmp_path, train_images=4, seed=0)
     assert (tmp_path / "train/notes.txt").read_text() == "mine"
     assert len(list((tmp_path / "train").iterdir())) == 4 + 2
-    assert len(read_coco(tmp_path, "train")) == 4
+    assert len(read_split(tmp_path, "train")) == 4
 
 
 def test_an_interrupted_drawing_can_be_repeated(tmp_path: Path) -> None:
     draw_dataset(tmp_path, train_images=4, seed=0)
     (tmp_path / "train/_annotations.coco.json").unlink()
     draw_dataset(tmp_path, train_images=4, seed=0)
-    assert len(read_coco(tmp_path, "train")) == 4
+    assert len(read_split(tmp_path, "train")) == 4
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -17,12 +17,14 @@ from pycocotools.cocoeval import COCOeval
 
 from rfdetr.classes import ClassTable
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.segmentations import pack
+from rfdetr.data.sources import PictureFiles, Strings
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.masks import Segmentation
 from rfdetr.types import Predictions
+
+from ..data.packing import pack
 
 CLASSES = ClassTable(category_ids=(3, 5, 8), names=("cat", "dog", "owl"), class_ids=(0, 1, 2))
 Box = tuple[float, float, float, float]
@@ -47,10 +49,11 @@ def ground_truth(things: Sequence[Thing], num_images: int = 1, classes: ClassTab
     areas = [w * h if thing.area is None else thing.area for thing, (*_, w, h) in zip(things, boxes, strict=True)]
     return Annotations(
         split="test",
-        image_dir=Path(),
         annotation_file=Path("_annotations.coco.json"),
         classes=classes,
-        file_names=np.array([f"{i}.jpg" for i in range(num_images)]),
+        pictures=PictureFiles(
+            Path(), Strings.pack(f"{i}.jpg" for i in range(num_images)), np.zeros(num_images, np.bool_)
+        ),
         image_ids=np.arange(num_images, dtype=np.int64)[::-1] * 10 + 7,
         sizes_hw=np.full((num_images, 2), SIDE, dtype=np.int64),
         offsets=np.searchsorted([thing.image for thing in things], np.arange(num_images + 1)).astype(np.int64),
@@ -58,7 +61,6 @@ def ground_truth(things: Sequence[Thing], num_images: int = 1, classes: ClassTab
         areas=np.array(areas, dtype=np.float64),
         labels=np.array([thing.label for thing in things], dtype=np.int64),
         is_crowd=np.array([thing.is_crowd for thing in things], dtype=np.bool_),
-        annotation_ids=np.arange(len(things), dtype=np.int64) + 1,
         category_id_of=dict(zip(classes.class_ids, classes.category_ids, strict=True)),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.distributed import process_group, world_of_environment
 from rfdetr.errors import ConfigError
 from rfdetr.launch import run_in_processes
@@ -18,8 +18,8 @@ from .tiny import CPU, tiny_config, tiny_detector
 
 
 def trial_on(dataset_dir: Path, detector: Detector, **settings: Any) -> Trial:
-    train_split = read_coco(dataset_dir, "train")
-    valid_split = read_coco(dataset_dir, "valid", train_split.classes)
+    train_split = read_split(dataset_dir, "train")
+    valid_split = read_split(dataset_dir, "valid")
     config = tiny_config(dataset_dir, dataset_dir / "unused", **{"batch_size": "auto", **settings})
     return Trial(detector, train_split, valid_split, config, CPU)
 

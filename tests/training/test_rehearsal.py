@@ -7,7 +7,7 @@ import torch
 
 from rfdetr.api import RFDETR
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.errors import ConfigError, TrainingError
 from rfdetr.models.detector import Detector
 from rfdetr.training.plan import plan_lines
@@ -21,8 +21,8 @@ FROZEN = {"freeze_encoder": True, "lr_encoder": 1.5e-4, "lr_vit_layer_decay": 0.
 
 
 def splits(dataset_dir: Path) -> tuple[Annotations, Annotations]:
-    train_split = read_coco(dataset_dir, "train")
-    return train_split, read_coco(dataset_dir, "valid", train_split.classes)
+    train_split = read_split(dataset_dir, "train")
+    return train_split, read_split(dataset_dir, "valid")
 
 
 def rehearsal_on(dataset_dir: Path, output_dir: Path, detector: Detector | None = None, **settings: Any) -> Rehearsal:
@@ -134,7 +134,7 @@ def test_the_images_with_the_most_objects_come_first(tmp_path: Path) -> None:
     annotations = [
         annotation(number, image_id=image_id, iscrowd=crowd) for number, (image_id, crowd) in enumerate(of_images)
     ]
-    assert by_objects(read_coco(write_coco(tmp_path, annotations=annotations), "train")).tolist() == [1, 0]
+    assert by_objects(read_split(write_coco(tmp_path, annotations=annotations), "train")).tolist() == [1, 0]
 
 
 def test_several_devices_share_an_epoch(shapes: Path, tmp_path: Path) -> None:

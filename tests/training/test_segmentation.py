@@ -9,7 +9,7 @@ import torch
 
 from rfdetr.api import RFDETR
 from rfdetr.config.model import ModelSettings
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.errors import ConfigError, DatasetError
 from rfdetr.models.detector import Detector
 from rfdetr.training.run import TrainingResult, train
@@ -21,8 +21,8 @@ TINY_SEG = TINY.replace(size="seg-nano", segmentation_head=True)
 
 
 def train_masks(dataset_dir: Path, output_dir: Path, **settings: Any) -> tuple[TrainingResult, Detector]:
-    train_split = read_coco(dataset_dir, "train", masks=True)
-    valid_split = read_coco(dataset_dir, "valid", train_split.classes, masks=True)
+    train_split = read_split(dataset_dir, "train", masks=True)
+    valid_split = read_split(dataset_dir, "valid", masks=True)
     detector = Detector(TINY_SEG).train()
     config = tiny_config(dataset_dir, output_dir, **settings)
     return train(detector, train_split, valid_split, config, ModelSettings(), CPU), detector

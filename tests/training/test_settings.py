@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.errors import ConfigError
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.models.detector import Detector
@@ -31,8 +31,8 @@ from .tiny import CPU, STILL, recorded_gradients, tiny_config, tiny_detector, tr
 
 def opened(dataset_dir: Path, output_dir: Path, device: torch.device = CPU, **settings: Any) -> Run:
     """The parts of a run before its first step."""
-    train_split = read_coco(dataset_dir, "train")
-    valid_split = read_coco(dataset_dir, "valid", train_split.classes)
+    train_split = read_split(dataset_dir, "train")
+    valid_split = read_split(dataset_dir, "valid")
     detector = tiny_detector(len(train_split.classes)).train()
     config = tiny_config(dataset_dir, output_dir, **settings)
     return Run(detector, train_split, valid_split, config, device)
@@ -259,7 +259,7 @@ def test_half_precision_needs_a_gpu(dots: Path, tmp_path: Path) -> None:
 def test_eval_max_dets_limits_what_counts(dots: Path, tmp_path: Path) -> None:
     """Every picture has five objects."""
     _, detector = train_tiny(dots, tmp_path)
-    valid, recalls = read_coco(dots, "valid"), []
+    valid, recalls = read_split(dots, "valid"), []
     for count in (1, 5, 500):
         config = tiny_config(dots, tmp_path, eval_max_dets=count)
         found = evaluate_weights({REGULAR: detector}, valid, config, CPU, compute_loss=False)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.models.criterion import detection_losses
@@ -21,7 +21,7 @@ def losses(shapes: Path, batch_size: int) -> dict[str, float]:
     """Of random weights on the training split."""
     detector = Detector(TINY).eval()
     validation = ValidationLoss(CPU, tiny_config(shapes, shapes))
-    for batch in evaluation_loader(read_coco(shapes, "train"), 64, batch_size=batch_size, num_workers=0):
+    for batch in evaluation_loader(read_split(shapes, "train"), 64, batch_size=batch_size, num_workers=0):
         outputs = detector(on_device(batch, CPU).images)
         validation.add(REGULAR, outputs, batch)
         validation.add(EMA, outputs, batch)  # does not count
@@ -35,7 +35,7 @@ def test_the_loss_of_a_split_does_not_depend_on_its_batches(batch_size: int, sha
 
 @torch.inference_mode()
 def test_it_is_that_of_the_criterion_over_all_objects(shapes: Path) -> None:
-    (batch,) = evaluation_loader(read_coco(shapes, "train"), 64, batch_size=8, num_workers=0)
+    (batch,) = evaluation_loader(read_split(shapes, "train"), 64, batch_size=8, num_workers=0)
     num_boxes = torch.tensor(float(sum(len(target["labels"]) for target in batch.targets)))
     terms = detection_losses(Detector(TINY).eval()(on_device(batch, CPU).images), batch.targets, num_boxes, groups=1)
     found = losses(shapes, 8)
@@ -53,7 +53,7 @@ def test_nothing_added_gives_nothing(shapes: Path) -> None:
 def mask_losses(shapes: Path, batch_size: int) -> dict[str, float]:
     detector = Detector(TINY_SEG).eval()
     validation = ValidationLoss(CPU, tiny_config(shapes, shapes))
-    split = read_coco(shapes, "valid", masks=True)
+    split = read_split(shapes, "valid", masks=True)
     for batch in evaluation_loader(split, 64, batch_size=batch_size, num_workers=0):
         validation.add(REGULAR, detector(on_device(batch, CPU).images), batch)
     return validation.means()

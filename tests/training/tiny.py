@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.models.detector import Detector
 from rfdetr.training.run import TrainingResult, train
 
@@ -62,8 +62,8 @@ def train_tiny(
 ) -> tuple[TrainingResult, Detector]:
     """What a run leaves behind, and the detector as its last step left it."""
     config = tiny_config(dataset_dir, output_dir, **settings)
-    train_split = read_coco(dataset_dir, "train")
-    valid_split = read_coco(dataset_dir, "valid", train_split.classes)
+    train_split = read_split(dataset_dir, "train")
+    valid_split = read_split(dataset_dir, "valid")
     detector = detector or tiny_detector(len(train_split.classes))
     return train(detector, train_split, valid_split, config, ModelSettings(), CPU), detector
 

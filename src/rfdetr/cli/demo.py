@@ -5,7 +5,7 @@ from pathlib import Path
 from rfdetr.api import RFDETRNano
 from rfdetr.config.runs import DemoConfig, TrainConfig, scratch_recipe
 from rfdetr.console import say
-from rfdetr.data.coco import read_coco
+from rfdetr.data.reading import read_split
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.files import make_folder, write_atomically, write_json
 from rfdetr.report.samples import pick_samples, sample_sheet
@@ -45,7 +45,7 @@ def run_demo(config: DemoConfig) -> None:
     write_json(output_dir / "metrics.json", result.to_json())
     say(f"\ntest split: {result.table()}")
     picture = output_dir / "predictions.jpg"
-    test = read_coco(dataset_dir, "test")
+    test = read_split(dataset_dir, "test")
     threshold = result["F1_threshold"] or 0.5
     sheet = sample_sheet(lambda image: model.predict(image, threshold), test, pick_samples(test, SHOWN))
     write_atomically(picture, lambda path: sheet.save(path, format="JPEG", quality=92))

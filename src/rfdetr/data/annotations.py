@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
-from torch import Tensor
+from jaxtyping import Bool, Float32, Float64, Int64
 
-from rfdetr import boxes as box_ops
 from rfdetr.classes import ClassTable
-from rfdetr.data.segmentations import Segmentations
+from rfdetr.data.segmentations import Segmentations, taken
+from rfdetr.data.sources import Pictures
 from rfdetr.masks import Segmentation
 
 
@@ -19,8 +17,8 @@ from rfdetr.masks import Segmentation
 class Objects:
     """What a detector shall find in an image. The rows of all fields are the objects."""
 
-    boxes: Float[Tensor, "T 4"]  # xyxy in pixels, clipped to the image
-    labels: Int[Tensor, "T"]  # class ids
+    boxes: Float32[np.ndarray, "T 4"]  # xyxy in pixels, clipped to the image
+    labels: Int64[np.ndarray, "T"]  # class ids
     segmentations: list[Segmentation] | None  # None where they were not read
 
 
@@ -29,10 +27,10 @@ class Annotations:
     """Images in the order of the file; the objects of image i are the rows `offsets[i]:offsets[i + 1]`."""
 
     split: str
-    image_dir: Path
     annotation_file: Path
+    """What messages name: the file, or the folder of many small ones."""
+    pictures: Pictures
     classes: ClassTable
-    file_names: Shaped[np.ndarray, "N"]
     image_ids: Int64[np.ndarray, "N"]
     sizes_hw: Int64[np.ndarray, "N 2"]
     offsets: Int64[np.ndarray, "N+1"]
@@ -40,7 +38,6 @@ class Annotations:
     areas: Float64[np.ndarray, "M"]
     labels: Int64[np.ndarray, "M"]  # class ids
     is_crowd: Bool[np.ndarray, "M"]
-    annotation_ids: Int64[np.ndarray, "M"]
     category_id_of: Mapping[int, int]
     """Class id -> category id of this file, which may differ from that of the training split."""
     segmentations: Segmentations | None = None
@@ -66,8 +63,22 @@ class Annotations:
         category_id_of = {new[old]: category_id for old, category_id in self.category_id_of.items()}
         return replace(self, classes=classes, labels=labels, category_id_of=category_id_of)
 
-    def image_path(self, index: int) -> Path:
-        return self.image_dir / str(self.file_names[index])
+    def subset(self, images: Int64[np.ndarray, "K"], split: str | None = None) -> "Annotations":
+        """Some of the images, in the given order."""
+        offsets, rows = taken(self.offsets, images)
+        return replace(
+            self,
+            split=split or self.split,
+            pictures=self.pictures.take(images),
+            image_ids=self.image_ids[images],
+            sizes_hw=self.sizes_hw[images],
+            offsets=offsets,
+            boxes_xywh=self.boxes_xywh[rows],
+            areas=self.areas[rows],
+            labels=self.labels[rows],
+            is_crowd=self.is_crowd[rows],
+            segmentations=None if self.segmentations is None else self.segmentations.take(rows),
+        )
 
     def size_hw(self, index: int) -> tuple[int, int]:
         height, width = self.sizes_hw[index]
@@ -77,10 +88,12 @@ class Annotations:
         """What there is to find in image `index`: no crowd regions, and no boxes without area inside the image."""
         rows = np.arange(self.offsets[index], self.offsets[index + 1])
         corner, size = np.split(self.boxes_xywh[rows], 2, axis=1)
-        boxes = torch.from_numpy(np.concatenate([corner, corner + size], axis=1)).float()
-        boxes = box_ops.clip_to_image(boxes, self.size_hw(index))
-        kept = (box_ops.area(boxes) > 0) & torch.from_numpy(~self.is_crowd[rows])
-        labels = torch.from_numpy(self.labels[rows])[kept]
+        height, width = self.size_hw(index)
+        corners = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+        boxes = corners.clip(0, np.array([width, height, width, height], np.float32))
+        sides = boxes[:, 2:] - boxes[:, :2]
+        kept = (sides[:, 0] * sides[:, 1] > 0) & ~self.is_crowd[rows]
+        labels = self.labels[rows][kept]
         if self.segmentations is None:
             return Objects(boxes[kept], labels, None)
-        return Objects(boxes[kept], labels, [self.segmentations[row] for row in rows[kept.numpy()].tolist()])
+        return Objects(boxes[kept], labels, [self.segmentations[row] for row in rows[kept].tolist()])

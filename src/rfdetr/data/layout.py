@@ -1,62 +1,81 @@
-"""Which files of a folder make up a split."""
+"""Which files of a folder make up a split, in any of the formats that are read."""
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rfdetr.config.runs import Split
+from rfdetr.data.formats import coco_layout, yolo
+from rfdetr.data.problems import Problems, raise_errors
+from rfdetr.data.raw import SplitFiles
 from rfdetr.errors import DatasetError
 
-ANNOTATION_FILE = "_annotations.coco.json"
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-# COCO 2017 keeps the boxes of its test split to itself; its validation split stands in.
-_COCO_2017: dict[Split, str] = {"train": "train2017", "valid": "val2017", "test": "val2017"}
+Found = Mapping[Split, SplitFiles]
+# The first that finds a training split wins, else the first that finds any.
+_FINDERS: tuple[Callable[[Path, Problems], Found], ...] = (
+    coco_layout.find_roboflow,
+    yolo.find,
+    coco_layout.find_coco_2017,
+    coco_layout.find_named,
+)
 _EXPECTED = (
-    f"Expected train/, valid/ (or val/) and test/, each with {ANNOTATION_FILE} beside its images, "
-    "or COCO 2017's train2017/, val2017/ and annotations/instances_{train,val}2017.json."
+    f"Expected one of: train/, valid/ (or val/) and test/, each with {coco_layout.ROBOFLOW} beside its images; "
+    "COCO 2017's train2017/, val2017/ and annotations/instances_{train,val}2017.json; a folder of images with a COCO "
+    "file per split (train.json, valid.json); YOLO's data.yaml with images/ and labels/; Pascal VOC's XML files; "
+    "CSV files with filename, class, xmin, ymin, xmax, ymax."
 )
 
 
-def find_split(dataset_dir: str | Path, split: Split) -> tuple[Path, Path]:
-    """The folder of a split's images and its annotation file.
+def find_dataset(dataset_dir: str | Path) -> tuple[Found, Problems]:
+    """The splits that there are, and what is wrong with where they lie.
+
+    Raises:
+        DatasetError: there is no such folder, or it is in no layout we know.
+    """
+    given = Path(dataset_dir)
+    if not given.exists():
+        raise DatasetError(f"{given}: no such folder. Give the folder of a dataset. {_EXPECTED}")
+    if not given.is_dir():
+        if given.suffix.lower() in (".yaml", ".yml"):
+            problems = Problems()
+            return yolo.find(given.absolute(), problems), problems
+        raise DatasetError(f"{given}: is a file. Give the folder of the dataset, or YOLO's data.yaml")
+    best: tuple[Found, Problems] | None = None
+    for found, problems in _attempts(given.absolute()):
+        if "train" in found:
+            return found, problems
+        if best is None and (found or problems.found):
+            best = found, problems
+    if best is None:
+        raise DatasetError(_unknown(given))
+    return best
+
+
+def _attempts(root: Path) -> Iterator[tuple[Found, Problems]]:
+    for find in _FINDERS:
+        problems = Problems()
+        yield find(root, problems), problems
+
+
+def find_split(dataset_dir: str | Path, split: Split) -> SplitFiles:
+    """Where a split lies.
 
     Raises:
         DatasetError: there is no such folder, no layout we know, or no such split in it.
     """
-    found = _locate(Path(dataset_dir), split)
-    if found is None:
-        raise DatasetError(_reason(Path(dataset_dir), split))
-    return found
+    found, problems = find_dataset(dataset_dir)
+    if split not in found:
+        raise_errors(problems.found)
+        raise DatasetError(missing_split(dataset_dir, split, found))
+    return found[split]
 
 
-def has_split(dataset_dir: str | Path, split: Split) -> bool:
-    return _locate(Path(dataset_dir), split) is not None
+def missing_split(dataset_dir: str | Path, split: Split, found: Found) -> str:
+    advice = ". valid_fraction=0.1 takes a tenth of the training images for it" if split == "valid" else ""
+    return f"{dataset_dir}: no split {split!r}. There is: {', '.join(found) or 'none'}{advice}"
 
 
-def _candidates(root: Path, split: Split) -> list[tuple[Path, Path]]:
-    """Where a split may be: (image folder, annotation file)."""
-    folders = [root / name for name in (("valid", "val") if split == "valid" else (split,))]
-    coco = _COCO_2017[split]
-    return [
-        *((folder, folder / ANNOTATION_FILE) for folder in folders),
-        (root / coco, root / "annotations" / f"instances_{coco}.json"),
-    ]
-
-
-def _locate(root: Path, split: Split) -> tuple[Path, Path] | None:
-    return next((pair for pair in _candidates(root, split) if pair[0].is_dir() and pair[1].is_file()), None)
-
-
-def _reason(root: Path, split: Split) -> str:
-    if not root.exists():
-        return f"{root}: no such folder. The dataset folder must hold train/, valid/ and test/"
-    if not root.is_dir():
-        return f"{root}: is a file. Give the folder that holds train/, valid/ and test/"
-    halves = [pair for pair in _candidates(root, split) if pair[0].is_dir() or pair[1].is_file()]
-    if halves:
-        folder, file = halves[0]
-        return f"{root}: split {split!r} is incomplete: no {file if folder.is_dir() else folder}"
-    existing = [name for name in SPLITS if has_split(root, name)]
-    if existing:
-        return f"{root}: no split {split!r}. There is: {', '.join(existing)}"
+def _unknown(root: Path) -> str:
     return f"{root}: not a dataset in a layout we know. {_EXPECTED} Found: {_listing(root)}.{_hint(root)}"
 
 
@@ -69,5 +88,9 @@ def _listing(root: Path, limit: int = 6) -> str:
 def _hint(root: Path) -> str:
     """` Did you mean ...?` where the given folder is one level too deep or too high."""
     near = [root.resolve().parent, *sorted(path for path in root.iterdir() if path.is_dir())]
-    match = next((folder for folder in near if any(has_split(folder, split) for split in SPLITS)), None)
+    match = next((folder for folder in near if _is_dataset(folder)), None)
     return f" Did you mean {match}?" if match else ""
+
+
+def _is_dataset(folder: Path) -> bool:
+    return any(found for found, _ in _attempts(folder))

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from PIL import Image, ImageDraw, ImageFilter
 
-from rfdetr.data.layout import ANNOTATION_FILE, SPLITS
+from rfdetr.data.formats.coco_layout import ROBOFLOW as ANNOTATION_FILE
+from rfdetr.data.layout import SPLITS
 from rfdetr.errors import DatasetError
 from rfdetr.files import write_text
 
