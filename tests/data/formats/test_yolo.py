@@ -144,9 +144,9 @@ def test_a_thousand_equal_defects_are_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_boxes_past_the_edge_by_rounding_end_at_it(tmp_path: Path) -> None:
-    raw, problems = read_split(yolo, dataset(tmp_path, "0 .099 .5 .2 .2\n0 .905 .5 .2 .2\n0 .05 .5 .2 .2\n"))
-    assert [box for *_, box in objects(raw)] == [[0, 0.4, 0.199, 0.2], [0.805, 0.4, 0.195, 0.2], [-0.05, 0.4, 0.2, 0.2]]
+def test_boxes_past_the_edge_are_left_to_the_rules_for_all_formats(tmp_path: Path) -> None:
+    raw, problems = read_split(yolo, dataset(tmp_path, "0 .099 .5 .2 .2\n0 1.005 .5 .2 .2\n"))
+    assert [box for *_, box in objects(raw)] == [[-0.001, 0.4, 0.2, 0.2], [0.905, 0.4, 0.2, 0.2]]
     assert problems == []
 
 

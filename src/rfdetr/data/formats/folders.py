@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".mpo"),
-        *(".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-    )
-)
+from rfdetr.data.locating import IMAGE_SUFFIXES
+
 VALIDATION_NAMES = ("valid", "val", "validation")
 """What people call the split `valid`."""
 

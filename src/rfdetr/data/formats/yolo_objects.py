@@ -11,7 +11,7 @@ from rfdetr.data.formats.yolo_labels import Lines, shown
 from rfdetr.data.raw import Outlines, RawSplit, column
 
 TOLERANCE = 0.01
-"""Boxes may leave [0, 1] by so much: tools round, and people draw to the very edge. They are cut off quietly."""
+"""Numbers may leave [0, 1] by so much: tools round, and people draw to the very edge."""
 
 _FEW_LINES = 3  # too few to tell what all lines are like
 
@@ -24,7 +24,8 @@ def add_objects(raw: RawSplit, lines: Lines) -> None:
     _suspect_corners(values[usable & (points == 0), 1:], lines)
     raw.images = _as_array(column(lines.images, np.int64)[usable])
     raw.labels = _as_array(values[usable, 0].astype(np.int64))
-    raw.boxes = _as_array(_cut_off(values[usable, 1:]))
+    centre, size = values[usable, 1:3], values[usable, 3:]
+    raw.boxes = _as_array(np.concatenate([centre - size / 2, size], axis=1))
     raw.object_ids = _as_array(column(lines.numbers, np.int64)[usable])
     raw.has_outline = array("b", (points[usable] > 0).tobytes())
     raw.areas = array("d", [float("nan")]) * int(usable.sum())
@@ -118,13 +119,3 @@ def _suspect_corners(boxes: Float64[np.ndarray, "N 4"], lines: Lines) -> None:
             "`class left top right bottom`. YOLO's are `class cx cy w h`"
         )
         lines.problems.warning(lines.files.file, text)
-
-
-def _cut_off(boxes: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 4"]:
-    """Boxes cxcywh -> left, top, width, height; those that leave the image by a trifle end at its edge."""
-    size = boxes[:, 2:]
-    start = boxes[:, :2] - size / 2
-    end = start + size
-    is_low, is_high = (start < 0) & (start >= -TOLERANCE), (end > 1) & (end <= 1 + TOLERANCE)
-    low, high = np.where(is_low, 0, start), np.where(is_high, 1, end)
-    return np.concatenate([low, np.where(is_low | is_high, high - low, size)], axis=1)
