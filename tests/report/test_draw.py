@@ -8,7 +8,8 @@ from PIL import Image
 
 from rfdetr.classes import ClassTable
 from rfdetr.inference.detections import Detections, named_detections
-from rfdetr.report.draw import PALETTE, PAPER, Color, Panel, comparison, draw_detections
+from rfdetr.report.draw import Panel, comparison, draw_detections
+from rfdetr.report.marks import PALETTE, PAPER, Color
 
 CLASSES = ClassTable.from_categories([(0, "cat"), (1, "a name much longer than its box")])
 GREY = (128, 128, 128)

@@ -9,8 +9,9 @@ from rfdetr.classes import ClassTable
 from rfdetr.data.reading import read_split
 from rfdetr.inference.detections import Detections, named_detections
 from rfdetr.masks import encode
-from rfdetr.report.draw import PALETTE
-from rfdetr.report.samples import pick_samples, sample_sheet
+from rfdetr.report.ground_truth import pick_samples
+from rfdetr.report.marks import PALETTE
+from rfdetr.report.samples import sample_sheet
 
 CLASSES = ClassTable.from_categories([(3, "cat"), (7, "dog")])
 GREY = (128, 128, 128)

@@ -8,7 +8,8 @@ from rfdetr.console import say
 from rfdetr.data.reading import read_split
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.files import make_folder, write_atomically, write_json
-from rfdetr.report.samples import pick_samples, sample_sheet
+from rfdetr.report.ground_truth import pick_samples
+from rfdetr.report.samples import sample_sheet
 
 # Enough for shapes that fill a fifth of an image or more, and cheap.
 RESOLUTION = 128
