@@ -2,7 +2,7 @@
 
 import torch
 
-from rfdetr.config.runs import Precision
+from rfdetr.config.values import Precision
 from rfdetr.errors import ConfigError
 
 

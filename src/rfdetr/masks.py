@@ -80,30 +80,45 @@ def crop(
     size: int,
 ) -> Bool[np.ndarray, "size size"]:
     """What a region of an image of `size_hw` shows of an object, at the size of the input; mirrored with `flip`."""
-    if isinstance(segmentation, list):
-        x1, y1, x2, y2 = crop_xyxy
-        scale = size / np.array([x2 - x1, y2 - y1])
-        mask = decode(to_rle([(polygon - (x1, y1)) * scale for polygon in segmentation], (size, size)))
-    else:
-        mask = _sample(segmentation, size_hw, crop_xyxy, size)
+    mask = seen(segmentation, size_hw, crop_xyxy, (size, size))
     return mask[:, ::-1] if flip else mask
 
 
+def seen(
+    segmentation: Segmentation,
+    size_hw: tuple[int, int],
+    crop_xyxy: tuple[float, float, float, float],
+    input_hw: tuple[int, int],
+) -> Bool[np.ndarray, "height width"]:
+    """What a region inside an image of `size_hw` shows of an object, at the size of the input."""
+    if isinstance(segmentation, list):
+        x1, y1, x2, y2 = crop_xyxy
+        height, width = input_hw
+        scale = np.array([width, height]) / np.array([x2 - x1, y2 - y1])
+        return decode(to_rle([(polygon - (x1, y1)) * scale for polygon in segmentation], input_hw))
+    return _sample(segmentation, size_hw, crop_xyxy, input_hw)
+
+
 def _sample(
-    rle: Rle, size_hw: tuple[int, int], crop_xyxy: tuple[float, float, float, float], size: int
-) -> Bool[np.ndarray, "size size"]:
+    rle: Rle, size_hw: tuple[int, int], crop_xyxy: tuple[float, float, float, float], input_hw: tuple[int, int]
+) -> Bool[np.ndarray, "rows columns"]:
     """Code seen at the centres of the input's pixels. It is not decoded: its runs are moved to the input's grid."""
     height, width = size_hw
     x1, y1, x2, y2 = crop_xyxy
-    centers = (np.arange(size) + 0.5) / size
-    rows = (y1 + centers * (y2 - y1)).astype(np.int64).clip(max=height - 1)
-    column_of = (x1 + centers * (x2 - x1)).astype(np.int64).clip(max=width - 1)
+    input_height, input_width = input_hw
+    rows = (y1 + _centers(input_height) * (y2 - y1)).astype(np.int64).clip(max=height - 1)
+    column_of = (x1 + _centers(input_width) * (x2 - x1)).astype(np.int64).clip(max=width - 1)
     columns, index = np.unique(column_of, return_inverse=True)
 
     column, row = np.divmod(run_lengths(rle["counts"]).cumsum()[:-1], height)
     before, up_to = columns.searchsorted(column), columns.searchsorted(column, side="right")
-    changes = before * size + (up_to - before) * rows.searchsorted(row)
-    runs = np.diff(changes, prepend=0, append=len(columns) * size)
-    by_column = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(-1, size)
-    mask: Bool[np.ndarray, "size size"] = by_column[index].T
+    changes = before * input_height + (up_to - before) * rows.searchsorted(row)
+    runs = np.diff(changes, prepend=0, append=len(columns) * input_height)
+    by_column = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(-1, input_height)
+    mask: Bool[np.ndarray, "rows columns"] = by_column[index].T
     return mask
+
+
+def _centers(size: int) -> Float64[np.ndarray, "size"]:
+    centers: Float64[np.ndarray, "size"] = (np.arange(size) + 0.5) / size
+    return centers

@@ -54,7 +54,7 @@ def _flag_options(field: FieldInfo) -> dict[str, Any]:
     text, words = type_text(field.annotation), choices(field.annotation)
     if _is_list(field):
         return {**options, "action": Once, "nargs": "+", "metavar": "path" if "Path" in text else "name"}
-    kinds = ["path"] if "Path" in text else [kind for kind in text.split(" | ") if kind != "None"]
+    kinds = ["path"] if "Path" in text else [kind for kind in text.split(" | ") if kind not in ("None", "Callable")]
     if "bool" in kinds and not words:
         return {**options, "action": argparse.BooleanOptionalAction}
     options["metavar"] = "|".join([*words, *(kind for kind in kinds if kind != "str")] if words else kinds)

@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from typing_extensions import Self
 
+from rfdetr.config.values import IN_PYTHON, name_of_callable
 from rfdetr.errors import ConfigError
 
 
@@ -97,6 +98,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if callable(value):
+        return IN_PYTHON + name_of_callable(value)
     return value
 
 

@@ -1,60 +1,28 @@
 """One config per verb: everything that decides what a run does, beside the model."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from rfdetr.config.base import Config
 from rfdetr.config.model import DeviceName, ModelConfig, resolution_problems
 from rfdetr.config.presets import PRESETS, unknown_size
+from rfdetr.config.recipes import RECIPES, Recipe
+from rfdetr.config.values import (
+    AnyPath,
+    Augment,
+    Chance,
+    ClassNames,
+    Fraction,
+    Precision,
+    is_sendable,
+    name_of_callable,
+)
 
 Split = Literal["train", "valid", "test"]
-# YAML reads `precision: 32` as a number.
-Precision = Annotated[
-    Literal["auto", "32", "bf16", "fp16"], BeforeValidator(lambda value: "32" if value == 32 else value)
-]
-
-
-def check_path(path: str | Path) -> str | Path:
-    """Raises:
-    ValueError: the path is empty, or none.
-    """
-    if not str(path).strip():
-        raise ValueError("must not be empty")
-    if "\0" in str(path):
-        raise ValueError(f"is no path: {str(path)!r}")
-    return path
-
-
-AnyPath = Annotated[str | Path, AfterValidator(check_path)]
-
-
-def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Raises:
-    ValueError: there are none, or they do not tell the classes apart.
-    """
-    if names is None:
-        return None
-    if not names or not all(name.strip() for name in names):
-        raise ValueError("must not be empty, nor a name among them")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"each class needs a name of its own, but {', '.join(map(repr, twice))} is there twice")
-    return names
-
-
-ClassNames = Annotated[tuple[str, ...] | None, AfterValidator(check_class_names)]
 WithoutEffect = tuple[tuple[tuple[str, ...], str, Any], ...]
 """Settings, and the value of another one with which they do nothing."""
 
@@ -63,6 +31,9 @@ IDLE: WithoutEffect = (
     (("lr_encoder", "lr_vit_layer_decay"), "freeze_encoder", True),
     (("ema_decay", "ema_tau", "early_stopping_use_ema"), "use_ema", False),
     (("early_stopping_patience", "early_stopping_min_delta", "early_stopping_use_ema"), "early_stopping", False),
+    (("degrees", "scale", "translate", "shear"), "affine", 0.0),
+    (("valid_seed",), "valid_fraction", None),
+    (("brightness", "contrast", "saturation", "hue"), "color_jitter", 0.0),
 )
 # Harmless: said once, and the run goes on.
 NEEDLESS: WithoutEffect = (
@@ -71,7 +42,7 @@ NEEDLESS: WithoutEffect = (
     (("gradient_checkpointing",), "freeze_encoder", True),
     (("compute_test_loss",), "run_test", False),
 )
-MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_ratio")
+MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_ratio", "copy_paste")
 
 
 class TrainConfig(Config):
@@ -93,6 +64,10 @@ class TrainConfig(Config):
     """Names of the classes, in the order of the dataset's category ids. None: the dataset's own."""
     seed: NonNegativeInt | None = None
     """Seed of everything random. None: one is drawn and recorded."""
+    valid_fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Where there is no validation split, so much of the training images becomes one."""
+    valid_seed: NonNegativeInt = 0
+    """Which images valid_fraction takes; those stay the same whatever `seed` is."""
 
     lr: PositiveFloat = 1e-4
     """Learning rate of the projector, the two-stage modules and the heads."""
@@ -142,10 +117,52 @@ class TrainConfig(Config):
     """Draw the training resolution of each step from a list around the model's own."""
     expanded_scales: bool = True
     """11 instead of 8 scales, from -5 to +5 blocks."""
-    augment: Literal["default", "none"] = "default"
-    """`default`: horizontal flip and random crop, each with probability 1/2; `none`: images as they are."""
+    augment: Augment = "default"
+    """A recipe of augmentation, or in Python one of your own: a function, torchvision v2 transforms, Albumentations."""
+    horizontal_flip: Chance | None = None
+    """Chance of mirroring left to right. None, here and below: as in the recipe."""
+    vertical_flip: Chance | None = None
+    """Chance of mirroring top to bottom."""
+    rotate90: Chance | None = None
+    """Chance of turning by 90, 180 or 270 degrees."""
+    crop: Chance | None = None
+    """Chance of cutting out a random square of at least 64% of the shorter side."""
+    affine: Chance | None = None
+    """Chance that degrees, scale, translate and shear apply to an image."""
+    degrees: float | None = Field(default=None, ge=0, le=180)
+    """Largest rotation, either way."""
+    scale: Fraction | None = None
+    """Largest change of scale: 0.2 draws from 0.8 to 1.2."""
+    translate: Fraction | None = None
+    """Largest shift, as a fraction of width and height."""
+    shear: float | None = Field(default=None, ge=0, le=60)
+    """Largest shear along each axis, in degrees."""
+    color_jitter: Chance | None = None
+    """Chance that brightness, contrast, saturation and hue apply to an image."""
+    brightness: Chance | None = None
+    """Largest change of brightness: 0.2 draws a factor from 0.8 to 1.2."""
+    contrast: Chance | None = None
+    """Largest change of contrast, as of brightness."""
+    saturation: Chance | None = None
+    """Largest change of saturation, as of brightness."""
+    hue: float | None = Field(default=None, ge=0, le=0.5)
+    """Largest change of hue, as a fraction of the colour circle."""
+    grayscale: Chance | None = None
+    """Chance of taking all colour away."""
+    blur: Chance | None = None
+    """Chance of a Gaussian blur with a sigma of up to 2 pixels."""
+    noise: Chance | None = None
+    """Chance of Gaussian noise with a standard deviation of up to 6% of white."""
+    mosaic: Chance | None = None
+    """Chance of making one image of parts of four."""
+    mixup: Chance | None = None
+    """Chance of blending an image with another one; the objects of both count."""
+    copy_paste: Chance | None = None
+    """Chance of pasting objects of another image, cut out by their masks (segmentation models)."""
     num_workers: NonNegativeInt = 2
     """Processes that load images; 0 loads in the main process."""
+    max_bad_images: NonNegativeInt = 100
+    """Images of a split that may turn out to be unreadable: more than these end the run. They are named and skipped."""
     pin_memory: bool | None = None
     """Page-locked host memory for faster transfers. None: with CUDA only."""
     persistent_workers: bool | None = None
@@ -230,8 +247,21 @@ class TrainConfig(Config):
             raise ValueError(f"must be a number above 0, 'auto', or different GPU indices as '0,2', got {value!r}")
         return value
 
+    @property
+    def recipe(self) -> Recipe:
+        """The augmentation: a recipe, or the user's own pipeline and nothing else, with what is set beside it."""
+        named = RECIPES[self.augment] if isinstance(self.augment, str) else Recipe.nothing_but(self.augment)
+        options = {name: getattr(self, name) for name in Recipe.options()}
+        return replace(named, **{name: value for name, value in options.items() if value is not None})
+
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         yield from self._without_effect(IDLE)
+        if self.devices != 1 and not isinstance(self.augment, str) and not is_sendable(self.augment):
+            yield (
+                ("augment", "devices"),
+                f"augment: {name_of_callable(self.augment)} cannot be sent to other processes, and devices="
+                f"{self.devices!r} needs some; define it at the top level of a module that can be imported",
+            )
         if self.warmup_epochs > self.epochs:
             yield ("warmup_epochs", "epochs"), f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"
         for name in ("persistent_workers", "prefetch_factor"):
@@ -257,6 +287,11 @@ class TrainConfig(Config):
     def remarks(self) -> list[str]:
         """Settings without effect that do no harm, to be said at the start of a run."""
         lines = [text for _, text in self._without_effect(NEEDLESS)]
+        lines += [
+            f"{chance} has no effect: {what} are all 0"
+            for chance, what in self.recipe.idle()
+            if self.is_changed(chance)
+        ]
         if self.early_stopping and self.eval_interval >= self.epochs:
             lines.append(f"early_stopping cannot stop: eval_interval={self.eval_interval} evaluates at the end only")
         if self.skip_best_epochs >= self.epochs:
@@ -305,6 +340,8 @@ class EvaluateConfig(Config):
     """Report the AP of each class."""
     num_workers: NonNegativeInt = 2
     """Processes that load images; 0 loads in the main process."""
+    max_bad_images: NonNegativeInt = 100
+    """Images that may turn out to be unreadable: more than these are an error. They are named and left out."""
     precision: Precision = "32"
     """Number format of the forward pass."""
 

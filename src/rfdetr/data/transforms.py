@@ -1,86 +1,79 @@
-"""Training augmentation: what happens to an image and its objects, drawn first and applied in one resize."""
+"""Training augmentation: from pictures as they were loaded to the one that the detector is shown.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import compress
+All random numbers of a sample come from its own generator. Pictures that are mixed with it are drawn from that, too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
-from torch import Tensor
 
-from rfdetr import boxes as box_ops
-from rfdetr import masks as mask_ops
-from rfdetr.data.annotations import Objects
-from rfdetr.data.preprocess import to_pixels
-
-CROP_PROBABILITY = 0.5
-FLIP_PROBABILITY = 0.5
-# A crop is a square of at least MIN_CROP pixels in the image with its shorter side scaled to one of these (DETR).
-SHORT_SIDES = (400, 500, 600)
-MIN_CROP = 384
+from rfdetr.classes import ClassTable
+from rfdetr.config.recipes import Recipe
+from rfdetr.data.colour import finish
+from rfdetr.data.geometry import draw_geometry, render
+from rfdetr.data.mixing import Tile, copy_paste, draw_tiles, mixup, mosaic
+from rfdetr.data.pipelines import run_pipeline
+from rfdetr.data.scenes import Scene, Source
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """The region of the image (xyxy in its pixels, not rounded) that fills the input, and whether it is mirrored."""
+@dataclass(frozen=True, eq=False)
+class Augmenter:
+    """A recipe, and the pictures that it is applied to."""
 
-    crop_xyxy: tuple[float, float, float, float]
-    flip: bool = False
+    recipe: Recipe
+    load: Callable[[int], Source]
+    """The picture and the objects of an image."""
+    num_images: int
+    classes: ClassTable
+    """The labels that a pipeline of the user may return are its class ids."""
 
+    def sample(self, index: int, rng: np.random.Generator, size: int) -> Scene:
+        """Image `index` as a square.
 
-def whole_image(size_hw: tuple[int, int]) -> Geometry:
-    height, width = size_hw
-    return Geometry((0.0, 0.0, float(width), float(height)))
+        Raises:
+            TrainingError: the user's pipeline fails, or returns what cannot be trained on.
+            ImageError: a picture cannot be read, be it this one or one that is mixed with it.
+        """
+        mixing, finishing = rng.spawn(2)
+        scene = self._mosaic(index, rng, mixing, size) if self._happens(mixing, "mosaic") else None
+        scene = scene or self._view(index, rng, (size, size))
+        if self._happens(mixing, "copy_paste"):
+            scene = copy_paste(scene, self._partner(mixing, (size, size)), mixing)
+        if self._happens(mixing, "mixup"):
+            scene = mixup(scene, self._partner(mixing, (size, size)), mixing)
+        return replace(scene, pixels=finish(scene.pixels, finishing, self.recipe))
 
+    def _happens(self, rng: np.random.Generator, name: str) -> bool:
+        return bool(rng.random() < getattr(self.recipe, name))
 
-def sample_geometry(rng: np.random.Generator, size_hw: tuple[int, int]) -> Geometry:
-    """The whole image or a random square of it, mirrored or not."""
-    flip = bool(rng.random() < FLIP_PROBABILITY)
-    if rng.random() >= CROP_PROBABILITY:
-        return Geometry(whole_image(size_hw).crop_xyxy, flip)
-    height, width = size_hw
-    short_side = int(rng.choice(SHORT_SIDES))
-    side = int(rng.integers(MIN_CROP, short_side, endpoint=True)) / short_side * min(height, width)
-    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    # The sums may round to just above the image's size, which PIL refuses.
-    return Geometry((left, top, min(left + side, float(width)), min(top + side, float(height))), flip)
+    def _view(self, index: int, rng: np.random.Generator, size_hw: tuple[int, int], is_tile: bool = False) -> Scene:
+        """One picture with its own geometry."""
+        source = self.load(index)
+        if self.recipe.pipeline is not None:
+            (seeds,) = rng.spawn(1)
+            source = run_pipeline(self.recipe.pipeline, source, int(seeds.integers(2**32)), self.classes)
+        geometry = draw_geometry(rng, source.size_hw, self.recipe)
+        if is_tile:
+            # A part as high and wide as the tile, so that objects are not squeezed more than in a whole picture.
+            longer = max(size_hw)
+            geometry = replace(geometry, is_moved=True)
+            geometry = geometry.part(size_hw[1] / longer, size_hw[0] / longer, *rng.random(2).tolist())
+        return render(source, geometry, size_hw)
 
+    def _partner(self, rng: np.random.Generator, size_hw: tuple[int, int], is_tile: bool = False) -> Scene:
+        """A view of any image."""
+        (own,) = rng.spawn(1)
+        return self._view(int(rng.integers(self.num_images)), own, size_hw, is_tile)
 
-def apply(
-    image: Image.Image, objects: Objects, geometry: Geometry, size: int
-) -> tuple[
-    UInt8[Tensor, "3 size size"],
-    Float[Tensor, "T 4"],
-    Int[Tensor, "T"],
-    Bool[Tensor, "T size size"] | None,
-]:
-    """The pixels, the boxes (cxcywh in [0, 1]) that it shows something of, their labels and masks."""
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=geometry.crop_xyxy)
-    if geometry.flip:
-        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    x1, y1, x2, y2 = geometry.crop_xyxy
-    whole = torch.from_numpy(objects.boxes)
-    origin = whole.new_tensor([x1, y1, x1, y1])
-    extent = whole.new_tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
-    boxes = box_ops.clip_to_image((whole - origin) / extent, (1, 1))
-    kept = box_ops.area(boxes) > 0
-    boxes = box_ops.to_normalized(boxes[kept], (1, 1))
-    if geometry.flip:
-        boxes[:, 0] = 1 - boxes[:, 0]
-    masks = None
-    if objects.segmentations is not None:
-        seen = list(compress(objects.segmentations, kept.tolist()))
-        masks = draw_masks(seen, (image.height, image.width), geometry, size)
-    return to_pixels(resized), boxes, torch.from_numpy(objects.labels)[kept], masks
+    def _mosaic(self, index: int, rng: np.random.Generator, mixing: np.random.Generator, size: int) -> Scene:
+        """The image and three others, in any order."""
+        tiles: list[Tile] = draw_tiles(mixing, size)
+        own = int(mixing.integers(len(tiles)))
 
+        def show(number: int, size_hw: tuple[int, int]) -> Scene:
+            if number == own:
+                return self._view(index, rng, size_hw, is_tile=True)
+            return self._partner(mixing, size_hw, is_tile=True)
 
-def draw_masks(
-    segmentations: Sequence[mask_ops.Segmentation], size_hw: tuple[int, int], geometry: Geometry, size: int
-) -> Bool[Tensor, "T size size"]:
-    """What the input shows of each object of an image of `size_hw`: nothing, where only a corner of its box is seen."""
-    masks = np.empty((len(segmentations), size, size), dtype=np.bool_)
-    for mask, segmentation in zip(masks, segmentations, strict=True):
-        mask[:] = mask_ops.crop(segmentation, size_hw, geometry.crop_xyxy, geometry.flip, size)
-    return torch.from_numpy(masks)
+        return mosaic(tiles, show, size)

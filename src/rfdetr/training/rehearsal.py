@@ -149,7 +149,7 @@ def _rehearse(
         plan = make_plan(step.detector, train_split, valid_split, config, device, devices)
         objects, densest_seconds = densest_steps(step, train_split)
         usual_size = min(plan.sizes, key=lambda size: abs(size**2 - statistics.mean(s**2 for s in plan.sizes)))
-        usual = TrainingDataset(train_split, config.augment, seed=0)
+        usual = TrainingDataset(train_split, config.recipe, seed=0)
         images = by_objects(train_split)[:: -(-len(train_split) // LOADED_IMAGES)]
         started = time.perf_counter()
         samples = [usual[SampleRequest(int(index), 0, usual_size)] for index in images]
