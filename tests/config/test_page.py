@@ -86,6 +86,10 @@ EARLY_STOPPING = f"{SELECTION}::test_early_stopping_with_a_patience_of_two"
 NO_AVERAGE = f"{RUN}::test_without_averaged_weights_there_is_no_file_of_them"
 FILES = f"{SETTINGS}::test_files_go_to_output_dir_and_tensorboard_is_one_of_them_where_wanted"
 MLFLOW = f"{LOGGERS}::test_mlflow_keeps_curves_pictures_and_settings_in_files"
+TRANSFORMS = "tests/data/test_transforms.py"
+CHANGES = f"{TRANSFORMS}::test_each_option_changes_pictures"
+AMOUNTS = "tests/data/test_geometry.py::test_amounts_are_the_most_either_way"
+COLORS = "tests/data/test_colour.py::test_an_option_changes_what_it_says"
 # The test that shows what a setting changes.
 PROOFS = {
     "dataset_dir": f"{API}::test_classes_are_those_of_the_training_split",
@@ -120,6 +124,26 @@ PROOFS = {
     "multi_scale": SCALES,
     "expanded_scales": SCALES,
     "augment": f"{IMAGES}::test_augment_none_trains_on_the_images_as_they_are",
+    "horizontal_flip": f"{TRANSFORMS}::test_a_flip_mirrors_pixels_boxes_and_masks",
+    "vertical_flip": f"{TRANSFORMS}::test_a_flip_mirrors_pixels_boxes_and_masks",
+    "rotate90": f"{TRANSFORMS}::test_quarter_turns_move_pixels_and_masks_alike",
+    "crop": CHANGES,
+    "affine": f"{TRANSFORMS}::test_a_chance_says_how_many_pictures_its_amounts_change",
+    "degrees": AMOUNTS,
+    "scale": AMOUNTS,
+    "translate": AMOUNTS,
+    "shear": AMOUNTS,
+    "color_jitter": f"{TRANSFORMS}::test_a_chance_says_how_many_pictures_its_amounts_change",
+    "brightness": COLORS,
+    "contrast": COLORS,
+    "saturation": COLORS,
+    "hue": COLORS,
+    "grayscale": COLORS,
+    "blur": COLORS,
+    "noise": COLORS,
+    "mosaic": CHANGES,
+    "mixup": CHANGES,
+    "copy_paste": CHANGES,
     "num_workers": f"{IMAGES}::test_num_workers_are_the_processes_that_load_images",
     "pin_memory": f"{IMAGES}::test_pin_memory_reaches_the_loader",
     "persistent_workers": f"{IMAGES}::test_persistent_workers_live_longer_than_an_epoch",

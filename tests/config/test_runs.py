@@ -224,15 +224,16 @@ def test_devices_are_a_number_or_a_description(given: str | int, devices: str | 
         pytest.param("nano", {"resolution": 512, "mask_ce_loss_coef": 5.0}, [], id="what it can take"),
         pytest.param(
             "nano",
-            {"resolution": 100, "mask_ce_loss_coef": 1.0, "mask_point_sample_ratio": 4},
+            {"resolution": 100, "mask_ce_loss_coef": 1.0, "mask_point_sample_ratio": 4, "copy_paste": 0.5},
             [
                 "resolution=100 is not a multiple of patch_size x num_windows = 32; nearest: 96 or 128",
                 "mask_ce_loss_coef: of no effect on a detection model; leave it out or use a seg- size",
                 "mask_point_sample_ratio: of no effect on a detection model; leave it out or use a seg- size",
+                "copy_paste: of no effect on a detection model; leave it out or use a seg- size",
             ],
             id="resolution and masks",
         ),
-        pytest.param("seg-nano", {"resolution": 300, "mask_ce_loss_coef": 1.0}, [], id="a model with masks"),
+        pytest.param("seg-nano", {"resolution": 300, "copy_paste": 0.5}, [], id="a model with masks"),
         pytest.param(
             "base",
             {"resolution": 20},

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from rfdetr.config.recipes import Recipe
+from rfdetr.config.runs import TrainConfig
 from rfdetr.data.pipelines import run_pipeline
 from rfdetr.data.scenes import Source
-from rfdetr.errors import TrainingError
+from rfdetr.errors import ConfigError, TrainingError
 
 from .drawn import CLASSES, color_numbers, corners_of, drawn, sampled, seen_near
 
@@ -95,6 +96,16 @@ def test_albumentations_without_a_field_for_labels_and_without_objects(monkeypat
         source, objects=replace(objects, boxes=objects.boxes[:0], labels=objects.labels[:0], segmentations=[])
     )
     assert run_pipeline(pipeline, empty, 3, CLASSES).objects.segmentations == []
+
+
+def test_albumentations_without_bbox_params_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    albumentations = pytest.importorskip("albumentations")
+    pipeline = albumentations.Compose([albumentations.HorizontalFlip()])
+    with pytest.raises(ConfigError, match="augment: Albumentations moves boxes only with bbox_params, as in Compose"):
+        TrainConfig(dataset_dir="data", augment=pipeline)
+    fitting = of_albumentations("coco", ["labels"])
+    assert TrainConfig(dataset_dir="data", augment=fitting).recipe.pipeline is fitting
 
 
 def test_torchvision() -> None:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from rfdetr.config.recipes import RECIPES, Recipe
+from rfdetr.config.runs import TrainConfig
 from rfdetr.data.annotations import Objects
 from rfdetr.data.geometry import Geometry, render, whole_image
 from rfdetr.data.preprocess import squeezed
@@ -187,11 +188,42 @@ def test_the_named_recipes(name: str) -> None:
     assert changed == 0 if name == "none" else changed > 4
 
 
-@pytest.mark.parametrize("option", [name for name in Recipe.options() if name not in ("affine", "color_jitter")])
+# Values that show in most pictures.
+OPTIONS = {
+    "horizontal_flip": 1.0,
+    "vertical_flip": 1.0,
+    "rotate90": 1.0,
+    "crop": 1.0,
+    "degrees": 90.0,
+    "scale": 0.5,
+    "translate": 0.5,
+    "shear": 30.0,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.5,
+    "grayscale": 1.0,
+    "blur": 1.0,
+    "noise": 1.0,
+    "mosaic": 1.0,
+    "mixup": 1.0,
+    "copy_paste": 1.0,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_each_option_changes_pictures(option: str) -> None:
-    recipe = replace(NOTHING, **at(option, {"degrees": 90.0, "shear": 30.0}.get(option, 0.9)))
-    pairs = [(sampled(seed, recipe=recipe), sampled(seed)) for seed in range(10)]
-    changed = sum(scene.pixels.tobytes() != plain.pixels.tobytes() for scene, plain in pairs)
-    assert changed > 2
+    recipe = TrainConfig(dataset_dir="data", augment="none", **at(option, OPTIONS[option])).recipe
+    pairs = [(sampled(seed, 96, recipe=recipe), sampled(seed, 96)) for seed in range(6)]
+    assert sum(scene.pixels.tobytes() != plain.pixels.tobytes() for scene, plain in pairs) > 3
     if option in ("mosaic", "mixup", "copy_paste"):
         assert any(set(scene.labels) - set(plain.labels) for scene, plain in pairs)
+
+
+@pytest.mark.parametrize(("chance", "amount"), [("affine", "translate"), ("color_jitter", "brightness")])
+def test_a_chance_says_how_many_pictures_its_amounts_change(chance: str, amount: str) -> None:
+    recipe = TrainConfig(dataset_dir="data", augment="none", **at(chance, 0.3), **at(amount, 0.5)).recipe
+    source = drawn(1)
+    plain = sampled(0, 32, load=lambda _: source).pixels
+    changed = [(sampled(seed, 32, recipe=recipe, load=lambda _: source).pixels != plain).any() for seed in range(200)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.09)

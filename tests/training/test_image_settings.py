@@ -56,6 +56,7 @@ def versions_of_images(run: Run) -> list[int]:
 def test_augment_none_trains_on_the_images_as_they_are(dots: Path, tmp_path: Path) -> None:
     assert versions_of_images(opened(dots, tmp_path, augment="none")) == [1] * 8
     assert versions_of_images(opened(dots, tmp_path, augment="default")) != [1] * 8
+    assert versions_of_images(opened(dots, tmp_path, augment="none", noise=1.0)) != [1] * 8
 
 
 def loading_processes(run: Run) -> list[set[int]]:
