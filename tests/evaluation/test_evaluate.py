@@ -12,10 +12,9 @@ from pycocotools import mask as mask_tools
 from rfdetr.config.presets import preset
 from rfdetr.config.runs import EvaluateConfig
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.coco import read_coco
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
-from rfdetr.data.segmentations import pack
+from rfdetr.data.reading import read_split
 from rfdetr.errors import ImageError
 from rfdetr.evaluation.evaluate import evaluate, run_all
 from rfdetr.evaluation.results import EvaluationResult
@@ -23,6 +22,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import full_size_masks, postprocess
 from rfdetr.types import ImageBatch, RawOutputs
 
+from ..data.packing import pack, path_of
 from .scenes import as_coco, pycocotools_metrics, run_pycocotools
 
 CPU = torch.device("cpu")
@@ -66,24 +66,20 @@ def annotations(tmp_path: Path) -> Annotations:
     categories = [{"id": 7 + k, "name": name} for k, name in enumerate(("cat", "dog", "owl"))]
     content = {"images": images, "annotations": objects[:-1], "categories": categories}
     (tmp_path / "test" / "_annotations.coco.json").write_text(json.dumps(content))
-    return read_coco(tmp_path, "test")
+    return read_split(tmp_path, "test")
 
 
 def evaluate_with_rows(
     detector: Detector, annotations: Annotations, settings: EvaluateConfig
 ) -> tuple[EvaluationResult, list[dict[str, Any]]]:
-    file = annotations.image_dir / "predictions.json"
+    file = path_of(annotations, 0).parent / "predictions.json"
     result = evaluate(detector, annotations, settings, CPU, file)
     return result, json.loads(file.read_text())
 
 
-def config(annotations: Annotations, batch_size: int = 2, log_per_class_metrics: bool = True) -> EvaluateConfig:
-    return EvaluateConfig(
-        dataset_dir=annotations.image_dir.parent,
-        batch_size=batch_size,
-        num_workers=0,
-        log_per_class_metrics=log_per_class_metrics,
-    )
+def config(annotations: Annotations, **settings: Any) -> EvaluateConfig:
+    usual: dict[str, Any] = {"batch_size": 2, "num_workers": 0}
+    return EvaluateConfig(dataset_dir=path_of(annotations, 0).parents[1], **{**usual, **settings})
 
 
 def test_pycocotools_on_annotation_file_and_results_gives_the_same_numbers(
@@ -141,11 +137,27 @@ def test_a_segmentation_model_on_boxes_alone_is_scored_by_boxes(segmenter: Detec
 
 
 def test_an_evaluation_that_fails_leaves_no_file(detector: Detector, annotations: Annotations) -> None:
-    annotations.file_names[-1] = "no such file.png"
-    before = sorted(annotations.image_dir.iterdir())
+    path_of(annotations, len(annotations) - 1).unlink()
+    before = sorted(path_of(annotations, 0).parent.iterdir())
     with pytest.raises(ImageError, match="no such file"):
-        evaluate_with_rows(detector, annotations, config(annotations))
-    assert sorted(annotations.image_dir.iterdir()) == before
+        evaluate_with_rows(detector, annotations, config(annotations, max_bad_images=0))
+    assert sorted(path_of(annotations, 0).parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_as_if_it_were_not_in_the_split(
+    num_workers: int, detector: Detector, annotations: Annotations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path_of(annotations, 1).write_bytes(path_of(annotations, 1).read_bytes()[:100])
+    others = annotations.subset(np.array([0, 2, 3, 4]))
+    expected, rows_of_others = evaluate_with_rows(detector, others, config(annotations))
+    result, rows = evaluate_with_rows(detector, annotations, config(annotations, num_workers=num_workers))
+    assert capsys.readouterr().err.count(f"rfdetr: warning: {path_of(annotations, 1)}: ") == 1
+    assert result == replace(expected, num_unreadable=1)
+    assert result.num_images == 4
+    assert {row["image_id"] for row in rows} == {row["image_id"] for row in rows_of_others}
+    assert result.table().startswith(f"4 images, {result.num_objects} objects; 1 more image could not be read\n")
+    assert result.to_json()["num_unreadable"] == 1
 
 
 def test_boxes_are_in_pixels_of_the_original_images(detector: Detector, annotations: Annotations) -> None:
@@ -176,9 +188,9 @@ def test_the_detector_is_left_in_the_mode_it_was_in(
     detector.train(is_training)
     evaluate(detector, annotations, config(annotations), CPU)
     assert detector.training == is_training
-    annotations.file_names[0] = "no such file.png"
+    path_of(annotations, 0).unlink()
     with pytest.raises(Exception, match="no such file"):
-        evaluate(detector, annotations, config(annotations), CPU)
+        evaluate(detector, annotations, config(annotations, max_bad_images=0), CPU)
     assert detector.training == is_training
     detector.eval()
 
@@ -190,7 +202,7 @@ def test_detectors_run_on_the_same_pass_score_as_each_alone(detector: Detector, 
     def observe(name: str, outputs: RawOutputs, batch: ImageBatch) -> None:
         observed.append((name, len(batch.targets), outputs["pred_logits"].requires_grad))
 
-    evaluators = run_all(
+    evaluators, _ = run_all(
         {"one": detector, "other": other},
         annotations,
         batch_size=3,

@@ -1,52 +1,68 @@
 """Samples, batches and loaders.
 
-All randomness of a training sample comes from (seed, epoch, index): nothing depends on the number of worker processes,
-on their order, or on where a run was interrupted.
+All randomness of a training sample comes from (seed, epoch, index), and the attempt where images cannot be read:
+nothing depends on the number of worker processes, on their order, or on where a run was interrupted.
 """
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from multiprocessing.sharedctypes import RawValue
-from multiprocessing.util import Finalize
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rfdetr import boxes as box_ops
-from rfdetr.data import transforms
+from rfdetr.config.recipes import RECIPES, Recipe
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest
 from rfdetr.data.collation import Sample, collate, collate_step
-from rfdetr.data.images import open_image
-from rfdetr.data.preprocess import squeezed
+from rfdetr.data.geometry import draw_masks, whole_image
+from rfdetr.data.loader import Loader
+from rfdetr.data.preprocess import squeezed, to_pixels
+from rfdetr.data.scenes import Source
+from rfdetr.data.transforms import Augmenter
+from rfdetr.data.unreadable import Unreadable, UnreadableImageError
 from rfdetr.errors import ImageError
 from rfdetr.types import Target
 
-Augment = Literal["default", "none"]
+Augment = Recipe | str
+"""A recipe, or the name of one."""
+_ATTEMPTS = 1000
+"""To find an image that can be read, for one sample: among so many that are drawn there is one, or hardly any."""
 
 
 def read_image(annotations: Annotations, index: int) -> Image.Image:
     """The picture of an image.
 
     Raises:
-        ImageError: it cannot be read, or is not of the size that its boxes were drawn at.
+        UnreadableImageError: it cannot be read, or is not of the size that its boxes were drawn at.
     """
-    path = annotations.image_path(index)
-    image = open_image(path)
+    name = annotations.pictures.name(index)
+    try:
+        image = annotations.pictures.load(index)
+    except ImageError as error:
+        raise UnreadableImageError(index, str(error)) from None
     height, width = annotations.size_hw(index)
     if image.size != (width, height):
-        turned = ". Its EXIF orientation turns it, its boxes were drawn without" * (image.size == (height, width))
-        raise ImageError(
-            f"{path}: is {image.width} x {image.height} pixels, but {annotations.annotation_file.name} says "
-            f"{width} x {height}: its boxes would be misplaced{turned}. Correct one of the two"
+        raise UnreadableImageError(
+            index,
+            f"{name}: is {image.width} x {image.height} pixels now, and was {width} x {height} when the dataset was "
+            "read: its boxes would be misplaced",
         )
     return image
+
+
+def still_unreadable(annotations: Annotations, indices: Iterable[int]) -> Unreadable:
+    """Which of the images cannot be used, and why."""
+    found: Unreadable = {}
+    for index in indices:
+        try:
+            read_image(annotations, index)
+        except UnreadableImageError as error:
+            found[index] = str(error)
+    return found
 
 
 class TrainingDataset(Dataset[Sample]):
@@ -54,19 +70,55 @@ class TrainingDataset(Dataset[Sample]):
 
     def __init__(self, annotations: Annotations, augment: Augment, seed: int) -> None:
         self.annotations = annotations
-        self.augment = augment
+        recipe = RECIPES[augment] if isinstance(augment, str) else augment
+        self.augmenter = Augmenter(recipe, self._source, len(annotations), annotations.classes)
         self.seed = seed
 
     def __getitem__(self, request: SampleRequest) -> Sample:
-        image = read_image(self.annotations, request.index)
-        size_hw = self.annotations.size_hw(request.index)
-        geometry = transforms.whole_image(size_hw)
-        if self.augment == "default":
-            rng = np.random.default_rng([self.seed, request.epoch, request.index])
-            geometry = transforms.sample_geometry(rng, size_hw)
-        objects = self.annotations.training_objects(request.index)
-        pixels, boxes, labels, masks = transforms.apply(image, objects, geometry, request.size)
-        return pixels, _target(self.annotations, request.index, boxes, labels, masks)
+        """The sample of an image, or of another one if it cannot be read."""
+        (sample,), _ = self.readable([request])
+        return sample
+
+    def readable(self, requests: Sequence[SampleRequest]) -> tuple[list[Sample], Unreadable]:
+        """A sample for each request, and the images that others stand in for.
+
+        Raises:
+            ImageError: there is hardly an image that can be read.
+        """
+        found = [self._readable(request) for request in requests]
+        return [sample for sample, _ in found], {index: why for _, failed in found for index, why in failed.items()}
+
+    def _readable(self, request: SampleRequest) -> tuple[Sample, Unreadable]:
+        """What stands in for an image depends on the request alone, as its own sample does."""
+        unreadable: Unreadable = {}
+        for attempt in range(_ATTEMPTS):
+            # Numpy fills up with zeros: the first attempt has the numbers of [seed, epoch, index].
+            rng = np.random.default_rng([self.seed, request.epoch, request.index, attempt])
+            index = int(rng.integers(len(self.annotations))) if request.index in unreadable else request.index
+            if index not in unreadable:
+                try:
+                    return self._sample(index, request.size, rng), unreadable
+                except UnreadableImageError as error:
+                    unreadable[error.index] = str(error)
+        raise ImageError(
+            f"of the {self.annotations.split} split, none of {len(unreadable)} images can be read, the first: "
+            f"{next(iter(unreadable.values()))}"
+        )
+
+    def _sample(self, index: int, size: int, rng: np.random.Generator) -> Sample:
+        """An image augmented as `rng` says.
+
+        Raises:
+            UnreadableImageError: names which.
+        """
+        scene = self.augmenter.sample(index, rng, size)
+        boxes, labels = torch.from_numpy(scene.boxes), torch.from_numpy(scene.labels)
+        masks = None if scene.masks is None else torch.from_numpy(scene.masks)
+        return to_pixels(scene.pixels), _target(self.annotations, index, boxes, labels, masks)
+
+    def _source(self, index: int) -> Source:
+        objects, size_hw = self.annotations.training_objects(index), self.annotations.size_hw(index)
+        return Source(read_image(self.annotations, index), objects, size_hw)
 
 
 class EvaluationDataset(Dataset[Sample]):
@@ -84,9 +136,20 @@ class EvaluationDataset(Dataset[Sample]):
         boxes = box_ops.to_normalized(torch.from_numpy(objects.boxes), size_hw)
         masks = None
         if self.masks and objects.segmentations is not None:
-            whole = transforms.whole_image(size_hw)
-            masks = transforms.draw_masks(objects.segmentations, size_hw, whole, self.resolution)
+            size = (self.resolution, self.resolution)
+            masks = torch.from_numpy(draw_masks(objects.segmentations, size_hw, whole_image(size_hw), size))
         return pixels, _target(self.annotations, index, boxes, torch.from_numpy(objects.labels), masks)
+
+    def readable(self, indices: Sequence[int]) -> tuple[list[Sample], Unreadable]:
+        """The samples of the images that can be read, and the other ones."""
+        samples: list[Sample] = []
+        unreadable: Unreadable = {}
+        for index in indices:
+            try:
+                samples.append(self[index])
+            except UnreadableImageError as error:
+                unreadable[error.index] = str(error)
+        return samples, unreadable
 
 
 def _target(annotations: Annotations, index: int, boxes: Tensor, labels: Tensor, masks: Tensor | None) -> Target:
@@ -108,14 +171,15 @@ def training_loader(
     pin_memory: bool = False,
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
-) -> DataLoader[Any]:
-    """Yields the list of micro-batches of each step of `batches`; raises ImageError where a picture cannot be used.
+) -> Loader:
+    """Yields the list of micro-batches of each step of `batches`; other images stand in for those that cannot be read.
 
     Workers persist by default. The epoch is that of `batches` when iteration starts.
     """
     dataset = TrainingDataset(annotations, augment, batches.seed)
-    return _Loader(
-        _Guarded(dataset, partial(collate_step, batch_size=batches.batch_size)),
+    return Loader(
+        dataset,
+        partial(collate_step, batch_size=batches.batch_size),
         batch_sampler=batches,
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -136,13 +200,15 @@ def evaluation_loader(
     pin_memory: bool = False,
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
-) -> DataLoader[Any]:
+) -> Loader:
     """Yields ImageBatches of every `world_size`-th image from `rank` on: over all ranks, each image exactly once.
 
-    Only a loss needs `masks`; evaluation has its own way with them.
+    Those that cannot be read are left out, and their batch is smaller. Only a loss needs `masks`; evaluation has its
+    own way with them.
     """
-    return _Loader(
-        _Guarded(EvaluationDataset(annotations, resolution, masks), collate),
+    return Loader(
+        EvaluationDataset(annotations, resolution, masks),
+        collate,
         sampler=range(rank, len(annotations), world_size),
         batch_size=batch_size,
         num_workers=num_workers,
@@ -150,49 +216,3 @@ def evaluation_loader(
         persistent_workers=num_workers > 0 if persistent_workers is None else persistent_workers,
         prefetch_factor=prefetch_factor,
     )
-
-
-class _Guarded(Dataset[Any]):
-    """Collated batches, or the error as a value: of a worker's exception, torch makes its traceback the message."""
-
-    def __init__(self, samples: Dataset[Sample], collate: Callable[[list[Sample]], Any]) -> None:
-        self.samples = samples
-        self.collate = collate
-
-    def __getitems__(self, requests: Sequence[Any]) -> Any:
-        try:
-            return self.collate([self.samples[request] for request in requests])
-        except ImageError as error:
-            return error
-
-
-class _Loader(DataLoader[Any]):
-    """A DataLoader of guarded batches. It leaves torch's global random state alone, whatever the number of workers."""
-
-    def __init__(self, batches: _Guarded, **options: Any) -> None:
-        is_over = RawValue("b", 0)
-        initialize = partial(_ignore_signals, is_over)
-        super().__init__(batches, collate_fn=_as_is, generator=torch.Generator(), worker_init_fn=initialize, **options)
-        Finalize(self, setattr, (is_over, "value", 1), exitpriority=0)
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
-        for batch in super().__iter__():
-            if isinstance(batch, ImageError):
-                try:
-                    raise batch
-                finally:
-                    del batch  # a cycle through the traceback would keep the workers alive: seconds at exit
-            yield batch
-
-
-def _ignore_signals(is_over: Any, _: int) -> None:
-    """Ctrl-C and SIGTERM often reach all processes of a program; the one that trains decides when the loaders end.
-
-    When it exits, multiprocessing sends SIGTERM to those that are left, and waits for them without end.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_over.value else None)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

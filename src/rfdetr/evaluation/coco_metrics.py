@@ -3,7 +3,7 @@
 AP and AR are pycocotools' numbers, with one exception: an object whose annotation id is 0 can be found like any other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class CocoEvaluator:
         self.results = results
         self._row_of = {int(image_id): row for row, image_id in enumerate(ground_truth.image_ids)}
         self._is_seen = np.zeros(len(ground_truth), np.bool_)
+        self._is_left_out = np.zeros(len(ground_truth), np.bool_)
         self._not_finite = 0
         self._judged = bytearray()  # rows of JUDGED
         self._boxes = CocoMatching("bbox", ground_truth, max_dets)
@@ -74,6 +75,10 @@ class CocoEvaluator:
             if self.results is not None:
                 self.results.add(own, masks)
 
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Images that nobody could look at: their objects count as if they were not there."""
+        self._is_left_out[list(rows)] = True
+
     def _full_size(self, row: int, image: Predictions, is_scored: Bool[np.ndarray, "N"]) -> list[Rle]:
         if image.mask_logits is None:
             raise ValueError("the ground truth has masks, the predictions have none")
@@ -85,10 +90,12 @@ class CocoEvaluator:
         """All metrics. In a torch.distributed process group every process calls it; it counts the images of all."""
         self._gather()
         truth = self.ground_truth
-        missed = np.flatnonzero(~self._is_seen).tolist()
+        is_counted = ~self._is_left_out
+        missed = np.flatnonzero(is_counted & ~self._is_seen).tolist()
+        wanted = ~truth.is_crowd & np.repeat(is_counted, np.diff(truth.offsets))
         boxes = self._boxes.curves(missed)
         masks = self._masks.curves(missed) if self._masks else None
-        best = best_operating_point(truth, np.frombuffer(self._judged, JUDGED))
+        best = best_operating_point(truth.labels[wanted], np.frombuffer(self._judged, JUDGED))
         operating_point = {
             "F1": best.f1,
             "precision": best.precision,
@@ -100,9 +107,10 @@ class CocoEvaluator:
             metrics={**boxes.metrics(), **operating_point, **of_masks},
             per_class=boxes.per_class(truth),
             segm_per_class=masks.per_class(truth) if masks else {},
-            num_images=len(truth),
-            num_objects=int((~truth.is_crowd).sum()),
+            num_images=int(is_counted.sum()),
+            num_objects=int(wanted.sum()),
             num_not_finite=self._not_finite,
+            num_unreadable=int(self._is_left_out.sum()),
         )
 
     def _gather(self) -> None:
@@ -113,9 +121,11 @@ class CocoEvaluator:
         if self._masks:
             self._masks.gather()
         self._not_finite = sum(gathered(self._not_finite))
-        parts = gathered((self._is_seen, self._judged))
+        parts = gathered((self._is_seen, self._is_left_out, self._judged))
         self._is_seen, self._judged = np.zeros_like(self._is_seen), bytearray()
-        for is_seen, judged in parts:
+        for is_seen, is_left_out, judged in parts:
             rows = np.frombuffer(judged, JUDGED)
             self._judged += rows[~self._is_seen[rows["image"]]].tobytes()
             self._is_seen |= is_seen
+            self._is_left_out |= is_left_out
+        self._is_left_out &= ~self._is_seen

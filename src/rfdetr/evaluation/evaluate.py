@@ -9,9 +9,11 @@ import torch
 from tqdm import tqdm
 
 from rfdetr.config.runs import EvaluateConfig
+from rfdetr.console import warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
+from rfdetr.data.unreadable import Unreadable, check_number, of_all_processes
 from rfdetr.devices import autocast_dtype
 from rfdetr.distributed import rank_and_world_size
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
@@ -38,13 +40,13 @@ def evaluate(
     terminal it shows a progress bar.
 
     Raises:
-        ImageError: a picture cannot be read.
+        ImageError: more than `max_bad_images` cannot be read; fewer are named and left out.
     """
     with ExitStack() as stack:
         results = None
         if predictions_file is not None:
             results = stack.enter_context(ResultsFile.open(predictions_file, annotations))
-        evaluators = run_all(
+        evaluators, unreadable = run_all(
             {"": detector},
             annotations,
             batch_size=config.batch_size,
@@ -53,7 +55,12 @@ def evaluate(
             device=device,
             dtype=autocast_dtype(config.precision, device),
             results=results,
+            max_bad_images=config.max_bad_images,
         )
+        unreadable = of_all_processes(unreadable)
+        for reason in unreadable.values():
+            warn(f"{reason}. The image is left out")
+        check_number(unreadable, annotations.split, len(annotations), config.max_bad_images)
         result = evaluators[""].compute()
         if results is not None:
             results.save()
@@ -74,8 +81,11 @@ def run_all(
     is_interrupted: Callable[[], bool] = lambda: False,
     pin_memory: bool | None = None,
     prefetch_factor: int | None = None,
-) -> dict[str, CocoEvaluator]:
+    max_bad_images: int | None = None,
+) -> tuple[dict[str, CocoEvaluator], Unreadable]:
     """Run several weights of one architecture over the images, which are loaded once; scores are not yet computed.
+
+    Images that cannot be read are left out, and given beside the evaluators: those of this process.
 
     Args:
         detectors: by name; their training modes are as before afterwards.
@@ -90,6 +100,7 @@ def run_all(
         is_interrupted: asked before every batch; the rest of the images is left out when it says so.
         pin_memory: of the loader; None: where the device is a GPU.
         prefetch_factor: batches each loader process prepares ahead; None: 2.
+        max_bad_images: when more than these cannot be read, the rest of the images is left out, too; None: any number.
     """
     model = next(iter(detectors.values())).config
     rank, world_size = rank_and_world_size()
@@ -106,12 +117,14 @@ def run_all(
         persistent_workers=False,
     )
     evaluators = {name: CocoEvaluator(annotations, max_dets, results) for name in detectors}
+    unreadable: Unreadable = {}
     with ExitStack() as modes, torch.inference_mode():
         for detector in detectors.values():
             modes.enter_context(evaluating(detector))
         # disable=None: only on a terminal.
         for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=True if rank else None):
-            if is_interrupted():
+            unreadable |= loader.take_unreadable()
+            if is_interrupted() or (max_bad_images is not None and len(unreadable) > max_bad_images):
                 break
             moved = on_device(batch, device)
             for name, detector in detectors.items():
@@ -122,4 +135,7 @@ def run_all(
                 sizes = torch.stack([target["orig_size"] for target in batch.targets])
                 image_ids = [target["image_id"] for target in batch.targets]
                 evaluators[name].update(image_ids, postprocess(outputs, sizes, model.num_select))
-    return evaluators
+    unreadable |= loader.take_unreadable()
+    for evaluator in evaluators.values():
+        evaluator.leave_out(unreadable)
+    return evaluators, unreadable

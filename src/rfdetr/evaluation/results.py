@@ -35,6 +35,7 @@ class EvaluationResult(Mapping[str, float | None]):
     num_objects: int  # crowd regions not counted
     segm_per_class: dict[str, float | None] = field(default_factory=dict)
     num_not_finite: int = 0  # detections left out because their box or score was not a number
+    num_unreadable: int = 0  # images left out, with their objects, because they could not be read; not in num_images
 
     def __getitem__(self, name: str) -> float | None:
         return self.metrics[name]
@@ -50,18 +51,22 @@ class EvaluationResult(Mapping[str, float | None]):
         return "segm_mAP_50_95" in self.metrics
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics by name, then `per_class`, `num_images` and `num_objects`; nothing in it is NaN."""
+        """The metrics by name, then `per_class`, `num_images` and `num_objects`; nothing in it is NaN.
+
+        `num_unreadable`, too, where an image could not be read.
+        """
         return {
             **self.metrics,
             "per_class": self.per_class,
             **({"segm_per_class": self.segm_per_class} if self.has_masks else {}),
             "num_images": self.num_images,
             "num_objects": self.num_objects,
+            **({"num_unreadable": self.num_unreadable} if self.num_unreadable else {}),
         }
 
     def table(self, per_class: bool = True) -> str:
         """The numbers for people: a few lines of plain text without trailing newline; `-` is undefined."""
-        lines = [f"{self.num_images} images, {self.num_objects} objects", ""]
+        lines = [f"{self.num_images} images, {self.num_objects} objects{self._left_out()}", ""]
         boxes = _side_by_side([self._block(block) for block in (_AP, _BY_SIZE, _OPERATING_POINT)])
         if self.has_masks:
             masks = _side_by_side([self._block(block, _MASKS) for block in (_AP, _BY_SIZE)])
@@ -76,6 +81,10 @@ class EvaluationResult(Mapping[str, float | None]):
             height = max(min(len(rows), _MAX_CLASS_ROWS), ceil(len(rows) / 3))
             lines += _side_by_side([rows[start : start + height] for start in range(0, len(rows), height)])
         return "\n".join(lines)
+
+    def _left_out(self) -> str:
+        count = self.num_unreadable
+        return f"; {count} more image{'s' * (count > 1)} could not be read" if count else ""
 
     def _block(self, block: Sequence[tuple[str, str]], prefix: str = "") -> list[_Row]:
         return [(label, self.metrics[prefix + key]) for label, key in block]

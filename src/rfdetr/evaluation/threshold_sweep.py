@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from rfdetr.data.annotations import Annotations
-
 THRESHOLDS = np.arange(101) / 100
 _AT_ONCE = 100_000  # detections: bounds the memory
 
@@ -21,12 +19,12 @@ class OperatingPoint:
     threshold: float | None  # None also if no detection is correct at any threshold
 
 
-def best_operating_point(truth: Annotations, judged: Shaped[np.ndarray, "D"]) -> OperatingPoint:
+def best_operating_point(labels: Int64[np.ndarray, "M"], judged: Shaped[np.ndarray, "D"]) -> OperatingPoint:
     """The best mean F1 over 101 thresholds, the lowest of equals. As in prediction, scores above the threshold count.
 
-    `judged` are rows of JUDGED. Crowd regions do not count.
+    `labels` are the class ids of the objects, without crowd regions, `judged` rows of JUDGED.
     """
-    objects = np.bincount(truth.labels[~truth.is_crowd])
+    objects = np.bincount(labels)
     if not len(objects):
         return OperatingPoint(None, None, None, None)
     kept = _count_above(judged, len(objects))

@@ -5,6 +5,7 @@ import secrets
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.loading import training_loader
+from rfdetr.data.unreadable import of_all_processes
 from rfdetr.distributed import barrier, broadcast, gathered, rank_and_world_size
 from rfdetr.errors import Interrupted
 from rfdetr.files import write_atomically, write_json
 from rfdetr.inference.predictor import predict
 from rfdetr.models.detector import Detector
-from rfdetr.report.samples import pick_samples, sample_sheet
+from rfdetr.report.ground_truth import pick_samples
+from rfdetr.report.samples import sample_sheet
 from rfdetr.training.checkpoints import Checkpoints
 from rfdetr.training.display import Display
 from rfdetr.training.epoch import EMA, REGULAR, EpochReport
@@ -33,6 +36,7 @@ from rfdetr.training.setup import effective_settings, epoch_batches, in_training
 from rfdetr.training.signals import StopSignals
 from rfdetr.training.state import Best, Progress
 from rfdetr.training.step import TrainingStep, Wishes
+from rfdetr.training.unreadable import UnreadableImages
 from rfdetr.training.validation import evaluate_weights
 from rfdetr.weights.checkpoint import load_checkpoint
 
@@ -72,6 +76,7 @@ def train(
     Raises:
         ConfigError: a setting that the run cannot start or go on with.
         TrainingError: the loss stopped being finite, or a file cannot be written.
+        ImageError: more than `max_bad_images` images cannot be read; the state is saved.
         Interrupted: by a signal; the state is saved.
     """
     with in_training(detector, config, device):
@@ -130,20 +135,26 @@ class Run:
         self.loader = training_loader(
             train_split,
             batches,
-            augment=config.augment,
+            augment=config.recipe,
             num_workers=config.num_workers,
             # Memory is pinned for transfers to a GPU; without one torch would warn.
             pin_memory=device.type == "cuda" and config.pin_memory is not False,
             persistent_workers=config.persistent_workers,
             prefetch_factor=config.prefetch_factor,
         )
+        self.unreadable = UnreadableImages(self.progress.unreadable, config.max_bad_images)
         self.display = Display(config, batches.steps_per_epoch)
         self.loggers: Loggers | None = None
         self.last_report: EpochReport | None = None
         self._saved_at = time.monotonic()
 
     def open(self, model_settings: ModelSettings) -> None:
-        """Leave the first files and say what is going to happen."""
+        """Leave the first files and say what is going to happen.
+
+        Raises:
+            ImageError: the run has already found too many images that cannot be read.
+        """
+        self.unreadable.look_again(self.train_split)
         if self.is_main:
             self._open(model_settings)
         self.progress.best = broadcast(self.progress.best)
@@ -186,6 +197,9 @@ class Run:
                 for batches in self.loader:
                     granted = self.step(batches, self._wishes)
                     self.display.advance()
+                    if granted.note:
+                        found = of_all_processes(self.loader.take_unreadable())
+                        self.unreadable.add(self.train_split, self._save, found)
                     if granted.stop:
                         self._stop()
                     if self._is_due(granted):
@@ -228,6 +242,8 @@ class Run:
                 self.loggers.log({**row, "train/images_per_second": report.images_per_second}, report.step)
             self._show_samples(report.epoch)
         self.display.close_epoch(report)
+        if line := self.unreadable.line():
+            say(f"    {line}")
 
     def _evaluate(self, report: EpochReport) -> None:
         detectors = {REGULAR: self.detector}
@@ -235,7 +251,13 @@ class Run:
             detectors[EMA] = self.step.ema.detector
         compute_loss = self.config.compute_val_loss
         found = evaluate_weights(
-            detectors, self.valid_split, self.config, self.device, compute_loss, self.signals.is_received
+            detectors,
+            self.valid_split,
+            self.config,
+            self.device,
+            compute_loss,
+            self.signals.is_received,
+            partial(self.unreadable.replace, self.valid_split, self._save),
         )
         if found is None:
             self._stop()
@@ -267,7 +289,15 @@ class Run:
         detector = copy.deepcopy(self.detector)
         # The processes may have no disk in common.
         detector.load_state_dict(broadcast(load_checkpoint(self.run_dir.best_total).weights if self.is_main else {}))
-        found = evaluate_weights({REGULAR: detector}, split, self.config, self.device, self.config.compute_test_loss)
+        compute_loss = self.config.compute_test_loss
+        found = evaluate_weights(
+            {REGULAR: detector},
+            split,
+            self.config,
+            self.device,
+            compute_loss,
+            note_unreadable=partial(self.unreadable.replace, split, self._save),
+        )
         if found is None:
             raise RuntimeError("nothing interrupts this evaluation")
         (result, *_), losses = found[0].values(), found[1]
@@ -291,7 +321,7 @@ class Run:
         config = self.config
         minutes = config.checkpoint_every_minutes
         is_time = minutes is not None and time.monotonic() - self._saved_at > 60 * minutes
-        return Wishes(stop=self.signals.is_received(), save=is_time and self.is_main)
+        return Wishes(stop=self.signals.is_received(), save=is_time and self.is_main, note=self.loader.has_unreadable)
 
     def _is_due(self, granted: Wishes) -> bool:
         every = self.config.checkpoint_every_steps
@@ -328,6 +358,8 @@ class Run:
             self.valid_split,
             pick_samples(self.valid_split, SAMPLE_PICTURES),
         )
+        if sheet is None:
+            return
         path = self.run_dir.samples(epoch)
         self.run_dir.write(path, lambda path: write_atomically(path, lambda part: sheet.save(part, format="JPEG")))
         if self.loggers:

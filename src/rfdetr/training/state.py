@@ -45,6 +45,8 @@ class Progress:
     """The rows of metrics.csv."""
     logger_ids: dict[str, str] = field(default_factory=dict)
     """Under which name each logger knows the run."""
+    unreadable: dict[str, dict[int, str]] = field(default_factory=dict)
+    """By split, the images that turned out to be unusable: row -> why."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

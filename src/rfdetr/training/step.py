@@ -31,6 +31,8 @@ class Wishes(NamedTuple):
 
     stop: bool = False
     save: bool = False
+    note: bool = False
+    """Of images that could not be read."""
 
 
 def no_wishes() -> Wishes:

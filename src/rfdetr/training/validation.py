@@ -6,6 +6,7 @@ import torch
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.annotations import Annotations
+from rfdetr.data.unreadable import Unreadable, of_all_processes
 from rfdetr.devices import autocast_dtype
 from rfdetr.distributed import gathered
 from rfdetr.evaluation.evaluate import run_all
@@ -24,13 +25,15 @@ def evaluate_weights(
     device: torch.device,
     compute_loss: bool,
     is_interrupted: Callable[[], bool] = lambda: False,
+    note_unreadable: Callable[[Unreadable], None] = lambda _: None,
 ) -> tuple[dict[str, EvaluationResult], dict[str, float]] | None:
     """Results by kind of weights, from one pass over the images, and the losses of the regular ones.
 
-    None: interrupted on one of the processes. All of them call this and get the same.
+    None: interrupted on one of the processes. All of them call this and get the same. `note_unreadable` gets the images
+    that could not be read on any of them, and are left out.
     """
     losses = ValidationLoss(device, config)
-    evaluators = run_all(
+    evaluators, unreadable = run_all(
         detectors,
         annotations,
         batch_size=config.eval_batch_size or int(config.batch_size),
@@ -42,9 +45,11 @@ def evaluate_weights(
         is_interrupted=is_interrupted,
         pin_memory=config.pin_memory,
         prefetch_factor=config.prefetch_factor,
+        max_bad_images=config.max_bad_images,
     )
     if any(gathered(is_interrupted())):
         return None
+    note_unreadable(of_all_processes(unreadable))
     return {kind: evaluator.compute() for kind, evaluator in evaluators.items()}, losses.means()
 
 

@@ -1,0 +1,100 @@
+"""Batches that are made in other processes, with a note of the images that could not be read."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rfdetr.data.collation import Sample
+from rfdetr.data.unreadable import Unreadable
+from rfdetr.errors import ImageError
+
+
+class Samples(Protocol):
+    """What batches are made of."""
+
+    def readable(self, requests: Sequence[Any]) -> tuple[list[Sample], Unreadable]:
+        """Samples for the requests, and which images could not be read on the way.
+
+        Raises:
+            ImageError: the batch cannot be made.
+        """
+        ...
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader of collated samples; a batch without any is left out.
+
+    It leaves torch's global random state alone, whatever the number of workers.
+
+    Raises:
+        ImageError: while iterating, where samples cannot be made.
+    """
+
+    def __init__(self, samples: Samples, collate: Callable[[list[Sample]], Any], **options: Any) -> None:
+        is_over = RawValue("b", 0)
+        initialize = partial(_ignore_signals, is_over)
+        batches = _Batches(samples, collate)
+        super().__init__(batches, collate_fn=_as_is, generator=torch.Generator(), worker_init_fn=initialize, **options)
+        Finalize(self, setattr, (is_over, "value", 1), exitpriority=0)
+        self._unreadable: Unreadable = {}
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
+        for loaded in super().__iter__():
+            if isinstance(loaded, ImageError):
+                try:
+                    raise loaded
+                finally:
+                    del loaded  # a cycle through the traceback would keep the workers alive: seconds at exit
+            self._unreadable |= loaded.unreadable
+            if loaded.batch is not None:
+                yield loaded.batch
+
+    @property
+    def has_unreadable(self) -> bool:
+        return bool(self._unreadable)
+
+    def take_unreadable(self) -> Unreadable:
+        """The images that could not be read for the batches that have come, since this was last asked."""
+        taken, self._unreadable = self._unreadable, {}
+        return taken
+
+
+class _Loaded(NamedTuple):
+    batch: Any
+    """None: of no sample."""
+    unreadable: Unreadable
+
+
+class _Batches(Dataset[Any]):
+    """Collated batches, or the error as a value: of a worker's exception, torch makes its traceback the message."""
+
+    def __init__(self, samples: Samples, collate: Callable[[list[Sample]], Any]) -> None:
+        self.samples = samples
+        self.collate = collate
+
+    def __getitems__(self, requests: Sequence[Any]) -> _Loaded | ImageError:
+        try:
+            samples, unreadable = self.samples.readable(requests)
+        except ImageError as error:
+            return error
+        return _Loaded(self.collate(samples) if samples else None, unreadable)
+
+
+def _ignore_signals(is_over: Any, _: int) -> None:
+    """Ctrl-C and SIGTERM often reach all processes of a program; the one that trains decides when the loaders end.
+
+    When it exits, multiprocessing sends SIGTERM to those that are left, and waits for them without end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_over.value else None)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
