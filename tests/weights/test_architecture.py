@@ -26,6 +26,7 @@ def found(config: ModelConfig, name: object = None, names: tuple[object, ...] = 
 def test_shapes_tell_most_of_a_size(size: str) -> None:
     facts = shape_facts(weights(PRESETS[size]))
     assert facts.keys() == {
+        "num_channels",
         *("patch_size", "positional_encoding_size", "encoder_width", "encoder_depth", "projector_scale", "hidden_dim"),
         *("dec_layers", "sampling_points", "num_queries", "group_detr", "num_classes", "segmentation_head"),
     }

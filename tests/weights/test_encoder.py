@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rfdetr.errors import WeightsError
 from rfdetr.models.detector import Detector
-from rfdetr.weights.encoder import PATCHES, load_encoder, resize_patches
+from rfdetr.weights.encoder import load_encoder, resize_patches
 from rfdetr.weights.names import to_published
-from rfdetr.weights.state_dict import POSITIONS
+from rfdetr.weights.state_dict import PATCHES, POSITIONS
 from tests.tiny import TINY
 
 Weights = dict[str, Tensor]
@@ -52,6 +52,15 @@ def load(weights: Weights, folder: Path, patch_size: int = TINY.patch_size) -> t
     resolution = 8 * patch_size
     detector = Detector(TINY.replace(patch_size=patch_size, resolution=resolution))
     return detector, load_encoder(detector, folder)
+
+
+def test_pictures_of_one_channel_get_the_filters_of_all_together(tmp_path: Path) -> None:
+    weights = dinov2()
+    save_file(weights, tmp_path / "model.safetensors")
+    detector = Detector(TINY.replace(num_channels=1))
+    assert load_encoder(detector, tmp_path) == ["patch projection: 3 -> 1 channels, each the mean of its filters"]
+    filters = weights["embeddings.patch_embeddings.projection.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(detector.state_dict()[PATCHES], filters)
 
 
 def test_every_weight_of_the_vit_is_loaded_and_no_other_is_touched(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ def test_an_architecture_survives_the_round_trip(size: str) -> None:
     assert config.model_dump().keys() - known.keys() == {"size", "encoder_depth"}
 
 
+def test_other_channels_than_three_are_stated() -> None:
+    stated = to_published_config(PRESETS["nano"].replace(num_channels=5))
+    assert stated["num_channels"] == from_published_config(stated)["num_channels"] == 5
+
+
 def test_the_encoder_is_named() -> None:
     assert to_published_config(PRESETS["nano"])["encoder"] == "dinov2_windowed_small"
     assert from_published_config({"encoder": "dinov2_windowed_base"}) == {"encoder_width": 768, "encoder_heads": 12}
@@ -29,7 +34,10 @@ def test_what_is_no_value_of_a_setting_is_left_out() -> None:
     ("stated", "message"),
     [
         ({"bbox_reparam": False}, "made with bbox_reparam=False; this library knows bbox_reparam=True only"),
-        ({"num_channels": [[]]}, "made with num_channels=a list; this library knows num_channels=3 only"),
+        (
+            {"num_decoder_registers": [[]]},
+            "made with num_decoder_registers=a list; this library knows num_decoder_registers=0 only",
+        ),
         ({"encoder": "vit"}, "its encoder 'vit' is none of dinov2_windowed_small, dinov2_windowed_base"),
         ({"encoder": ["a"] * 99}, "its encoder a list is none of dinov2_windowed_small, dinov2_windowed_base"),
     ],

@@ -1,11 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rfdetr.classes import ClassTable
 from rfdetr.errors import WeightsError
 from rfdetr.models.detector import Detector
-from rfdetr.weights.state_dict import POSITIONS, Fit, load_fitted
+from rfdetr.weights.state_dict import PATCHES, POSITIONS, Fit, load_fitted
 from tests.tiny import TINY
 
 Weights = dict[str, Tensor]
@@ -30,6 +31,18 @@ def test_positions_are_interpolated_to_another_grid() -> None:
     detector, weights = Detector(TINY.replace(positional_encoding_size=4)), tiny_weights()
     assert load(weights, detector) == ["position embeddings: 8x8 -> 4x4, interpolated"]
     assert torch.equal(detector.state_dict()[POSITIONS][:, 0], weights[POSITIONS][:, 0])
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (3, 6), (4, 3)])
+def test_a_picture_that_is_the_same_in_all_channels_gives_the_same_for_any_number_of_them(
+    before: int, after: int
+) -> None:
+    weights = Detector(TINY.replace(num_channels=before), seed=1).state_dict()
+    detector = Detector(TINY.replace(num_channels=after), seed=2)
+    assert load(weights, detector) == [f"patch projection: {before} -> {after} channels, each the mean of its filters"]
+    grey = torch.rand(1, 1, TINY.patch_size, TINY.patch_size)
+    found = F.conv2d(grey.expand(-1, after, -1, -1), detector.state_dict()[PATCHES])
+    torch.testing.assert_close(found, F.conv2d(grey.expand(-1, before, -1, -1), weights[PATCHES]), rtol=0, atol=1e-5)
 
 
 def test_each_group_keeps_its_selection_heads() -> None:

@@ -12,6 +12,7 @@ from rfdetr.config.base import Config
 
 # More is a mistake, and would be found when the memory is full.
 MAX_CLASSES = 100_000
+MAX_CHANNELS = 1024
 PROJECTOR_SCALES = {"P3": 2.0, "P4": 1.0, "P5": 0.5}
 
 
@@ -22,6 +23,8 @@ class ModelConfig(Config):
     """Name of the published size this model is, or is derived from."""
     resolution: PositiveInt
     """Side of the square input in pixels; a multiple of patch_size x num_windows."""
+    num_channels: int = Field(default=3, gt=0, le=MAX_CHANNELS)
+    """Channels of the input: 3 is RGB, 1 grey; others must be those of the image files."""
     patch_size: PositiveInt = 16
     """Side of a ViT patch in pixels."""
     num_windows: PositiveInt = 2
@@ -113,6 +116,8 @@ class ModelSettings(Config):
     """Number of classes. None: 90 (COCO), or what the checkpoint or the training data has."""
     resolution: PositiveInt | None = None
     """Side of the square input in pixels; a multiple of 32 (SegNano: 12, other Seg: 24, Base, LargeDeprecated: 56)."""
+    num_channels: Annotated[int, Field(gt=0, le=MAX_CHANNELS)] | None = None
+    """Channels of the images: 3 is RGB, 1 grey; others must be those of the files. None: 3, or the checkpoint's."""
     num_queries: PositiveInt | None = None
     """Object queries per group: the most objects one image can have."""
     num_select: PositiveInt | None = None

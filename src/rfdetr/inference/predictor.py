@@ -21,7 +21,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import postprocess
 
 # The detector's input on its device, and (height, width) of the original.
-Prepared: TypeAlias = tuple[Float[Tensor, "3 R R"], tuple[int, int]]
+Prepared: TypeAlias = tuple[Float[Tensor, "N R R"], tuple[int, int]]
 
 
 @overload
@@ -70,7 +70,7 @@ def _check_settings(threshold: float, batch_size: int) -> None:
 
 def _prepare(source: ImageSource, detector: Detector, name: str = "") -> Prepared:
     try:
-        image = load(source)
+        image = load(source, detector.config.num_channels)
     except ImageError as error:
         raise ImageError(f"{name}{error}") from None
     device = next(detector.parameters()).device

@@ -1,4 +1,4 @@
-"""The forms in which a user may pass an image -> RGB numbers in [0, 1]."""
+"""The forms in which a user may pass an image -> numbers in [0, 1]."""
 
 import io
 from http.client import HTTPException
@@ -7,75 +7,78 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Float, Shaped, UInt8, UInt16
+from PIL import Image
 from torch import Tensor
 
-from rfdetr.data.images import open_image, to_rgb
+from rfdetr.data.images import decode, to_picture
 from rfdetr.data.preprocess import to_tensor
 from rfdetr.errors import ImageError
 from rfdetr.weights.web import open_url, reason
 
-ImageSource: TypeAlias = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"] | Float[Tensor, "3 _ _"]
+ImageSource: TypeAlias = (
+    str | Path | Image.Image | UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"] | Float[Tensor, "_ _ _"]
+)
 
 # Resizing in floating point overshoots [0, 1] by less than this.
 ROUNDING = 1e-4
+_RGB = ", RGB"
 
 
-def load(source: ImageSource) -> Float[Tensor, "3 height width"]:
-    """The pixels of a file, an http(s) address, a PIL image, an array (HWC, uint8) or a tensor (CHW in [0, 1]), RGB.
+def load(source: ImageSource, num_channels: int = 3) -> Float[Tensor, "N height width"]:
+    """The pixels of a file, an http(s) address, a PIL image, an array (HWC) or a tensor (CHW in [0, 1]).
+
+    Three channels are RGB. Files and PIL images are converted to the number of channels where `decode` can; arrays and
+    tensors must have it.
 
     Raises:
         ImageError: it cannot be read, or is of another kind; says what is allowed and how to get there.
     """
     match source:
         case str() if source.startswith(("http://", "https://")):
-            return to_tensor(_download(source))
+            return to_tensor(decode(_download(source), source, num_channels=num_channels))
         case str() | Path():
-            return to_tensor(open_image(source))
+            return to_tensor(decode(source, num_channels=num_channels))
         case Image.Image():
-            return to_tensor(to_rgb(source))
+            return to_tensor(to_picture(source, num_channels))
         case np.ndarray():
-            _check_array(source)
+            _check_array(source, num_channels)
             return to_tensor(source)
         case Tensor():
-            _check_tensor(source)
+            _check_tensor(source, num_channels)
             return source.detach().float()
     raise ImageError(
         f"a value of type {type(source).__name__} is not an image. "
-        "Allowed: a path, an http(s) address, a PIL image, an RGB array (HWC, uint8), an RGB tensor (CHW, in [0, 1])"
+        "Allowed: a path, an http(s) address, a PIL image, an array (HWC, uint8 or uint16), a tensor (CHW, in [0, 1])"
     )
 
 
-def _download(url: str) -> Image.Image:
+def _download(url: str) -> io.BytesIO:
     try:
         with open_url(url) as response:
-            content = io.BytesIO(response.read())
+            return io.BytesIO(response.read())
     except (OSError, HTTPException, ValueError) as error:
         raise ImageError(f"{url}: cannot be downloaded: {reason(error)}") from None
-    try:
-        return to_rgb(ImageOps.exif_transpose(Image.open(content)))
-    except Exception:  # decoders raise whatever a damaged file leads them to
-        raise ImageError(f"{url}: what is there is not an image, or is damaged") from None
 
 
-def _check_array(image: Shaped[np.ndarray, "..."]) -> None:
+def _check_array(image: Shaped[np.ndarray, "..."], num_channels: int) -> None:
     problems = []
-    if image.ndim != 3 or image.shape[2] != 3:
-        problems.append(_shape_advice(image.shape, channel_axis=2))
+    if image.ndim != 3 or image.shape[2] != num_channels:
+        problems.append(_shape_advice(image.shape, 2, num_channels))
     elif image.size == 0:
         problems.append("no pixels")
     if np.issubdtype(image.dtype, np.floating):
         problems.append("not uint8; if its values are in [0, 1], pass (image * 255).round().astype(np.uint8)")
-    elif image.dtype != np.uint8:
-        problems.append("not uint8")
-    _refuse(f"array of shape {image.shape}, {image.dtype}", problems, "(height, width, 3), uint8, RGB")
+    elif image.dtype not in (np.uint8, np.uint16):
+        problems.append("not uint8 or uint16")
+    allowed = f"(height, width, {num_channels}), uint8 or uint16{_RGB * (num_channels == 3)}"
+    _refuse(f"array of shape {image.shape}, {image.dtype}", problems, allowed)
 
 
-def _check_tensor(image: Shaped[Tensor, "..."]) -> None:
+def _check_tensor(image: Shaped[Tensor, "..."], num_channels: int) -> None:
     problems = []
-    if image.ndim != 3 or image.shape[0] != 3:
-        problems.append(_shape_advice(tuple(image.shape), channel_axis=0))
+    if image.ndim != 3 or image.shape[0] != num_channels:
+        problems.append(_shape_advice(tuple(image.shape), 0, num_channels))
     elif image.numel() == 0:
         problems.append("no pixels")
     if not image.is_floating_point():
@@ -85,21 +88,23 @@ def _check_tensor(image: Shaped[Tensor, "..."]) -> None:
         if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails both
             problems.append(f"values from {low:.4g} to {high:.4g}")
     kind = f"tensor of shape {tuple(image.shape)}, {str(image.dtype).removeprefix('torch.')}"
-    _refuse(kind, problems, "(3, height, width), floating point in [0, 1], RGB")
+    allowed = f"({num_channels}, height, width), floating point in [0, 1]{_RGB * (num_channels == 3)}"
+    _refuse(kind, problems, allowed)
 
 
-def _shape_advice(shape: tuple[int, ...], channel_axis: int) -> str:
+def _shape_advice(shape: tuple[int, ...], channel_axis: int, num_channels: int) -> str:
     if len(shape) != 3:
-        advice = {2: "a grey image; stack it three times along the channel axis", 4: "a batch; pass list(images)"}
+        grey = "stack it three times along the channel axis" if num_channels == 3 else "add a channel axis"
+        advice = {2: f"a grey image; {grey}", 4: "a batch; pass list(images)"}
         return advice.get(len(shape), "not an image")
-    if shape[2 - channel_axis] == 3:
+    if shape[2 - channel_axis] == num_channels:
         call = "transpose(1, 2, 0)" if channel_axis else "permute(2, 0, 1)"
         return f"the channel axis is at the wrong end; pass image.{call}"
-    if shape[channel_axis] == 4:
+    if shape[channel_axis] == 4 and num_channels == 3:
         return f"4 channels; without transparency it is {'image[:, :, :3]' if channel_axis else 'image[:3]'}"
-    if shape[channel_axis] == 1:
+    if shape[channel_axis] == 1 and num_channels == 3:
         return "a grey image; repeat its channel three times"
-    return f"{shape[channel_axis]} channels instead of 3"
+    return f"{shape[channel_axis]} channels instead of {num_channels}"
 
 
 def _refuse(kind: str, problems: list[str], allowed: str) -> None:

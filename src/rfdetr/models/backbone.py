@@ -26,7 +26,9 @@ class WindowedViT(nn.Module):
         self.num_windows = config.num_windows
         self.feature_stages = config.out_feature_indexes
         self.gradient_checkpointing = False
-        self.embeddings = PatchEmbedding(config.encoder_width, config.patch_size, config.positional_encoding_size)
+        self.embeddings = PatchEmbedding(
+            config.num_channels, config.encoder_width, config.patch_size, config.positional_encoding_size
+        )
         self.blocks = nn.ModuleList(
             Block(config.encoder_width, config.encoder_heads) for _ in range(config.encoder_depth)
         )
@@ -38,7 +40,7 @@ class WindowedViT(nn.Module):
         for depth, block in enumerate(cast("Iterable[Block]", self.blocks)):
             block.drop_path = rate * depth / last
 
-    def forward(self, images: Float[Tensor, "B 3 height width"]) -> list[Float[Tensor, "B D h w"]]:
+    def forward(self, images: Float[Tensor, "B N height width"]) -> list[Float[Tensor, "B D h w"]]:
         cls_token, grid = self.embeddings(images)
         size_hw = (grid.shape[1], grid.shape[2])
         windows = split_windows(grid, self.num_windows)
@@ -75,6 +77,6 @@ class Backbone(nn.Module):
             levels=config.projector_scale,
         )
 
-    def forward(self, images: Float[Tensor, "B 3 height width"]) -> list[Float[Tensor, "B C ..."]]:
+    def forward(self, images: Float[Tensor, "B N height width"]) -> list[Float[Tensor, "B C ..."]]:
         levels: list[Tensor] = self.projector(self.vit(images))
         return levels

@@ -51,7 +51,7 @@ class Detector(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "B 3 height width"],
+        images: Float[Tensor, "B N height width"],
         padding_mask: Bool[Tensor, "B height width"] | None = None,
     ) -> RawOutputs:
         """Predictions for normalised images whose height and width are multiples of `config.block_size`.

@@ -11,7 +11,7 @@ LAYER_NORM_EPS = 1e-6
 class PatchEmbedding(nn.Module):
     """Images -> tokens: patch projection, class token, position embedding."""
 
-    def __init__(self, width: int, patch_size: int, grid_size: int) -> None:
+    def __init__(self, num_channels: int, width: int, patch_size: int, grid_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.grid_size = grid_size
@@ -19,10 +19,10 @@ class PatchEmbedding(nn.Module):
         # Part of the published weights; DINOv2 uses it in pretraining only.
         self.mask_token = nn.Parameter(torch.zeros(1, width))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + grid_size**2, width))
-        self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        self.projection = nn.Conv2d(num_channels, width, patch_size, stride=patch_size)
 
     def forward(
-        self, images: Float[Tensor, "B 3 height width"]
+        self, images: Float[Tensor, "B N height width"]
     ) -> tuple[Float[Tensor, "1 1 D"], Float[Tensor, "B h w D"]]:
         """The class token, which is the same for all images, and the grid of patch tokens."""
         cls_position, positions = self.position_embeddings.split([1, self.grid_size**2], dim=1)

@@ -28,7 +28,16 @@ OTHER_LICENCE = (
     "is of detection XLarge or 2XLarge. Their weights are not under Apache-2.0, and this library leaves them out"
 )
 # What weights can be fitted to; in anything else file and model must agree.
-FITTED = ("size", "resolution", "positional_encoding_size", "num_queries", "num_select", "group_detr", "num_classes")
+FITTED = (
+    "size",
+    "resolution",
+    "num_channels",
+    "positional_encoding_size",
+    "num_queries",
+    "num_select",
+    "group_detr",
+    "num_classes",
+)
 
 
 def traits(config: ModelConfig) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def _shown(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     levels = _count("backbone.projector.stages", shapes)
     positions = side("backbone.vit.embeddings.position_embeddings", 1)
     return {
+        "num_channels": side("backbone.vit.embeddings.projection.weight", 1),
         "patch_size": side("backbone.vit.embeddings.projection.weight", 3),
         "positional_encoding_size": math.isqrt(max(positions - 1, 0)),
         "encoder_width": side("backbone.vit.embeddings.projection.weight", 0),

@@ -16,15 +16,16 @@ from rfdetr.weights.layouts import check_tensors
 from rfdetr.weights.names import from_published
 from rfdetr.weights.reading import read_file
 from rfdetr.weights.state_dict import (
+    PATCHES,
     POSITIONS,
     UNUSED,
     check_names_and_shapes,
+    fit_channels,
     fit_positions,
     leave_out_others,
     left_out,
 )
 
-PATCHES = "backbone.vit.embeddings.projection.weight"
 _VIT = "backbone.vit."
 # A model for another task (a classifier, say) has its DINOv2 under this name.
 _PREFIX = re.compile(r"dinov2(_with_registers)?\.")
@@ -62,6 +63,7 @@ def _fitted(content: Mapping[str, Any], size: int, detector: Detector) -> tuple[
     problem = _obstacle(weights, own)
     if problem:
         raise WeightsError(problem)
+    report += fit_channels(weights, own)
     if weights[PATCHES].shape != own[PATCHES].shape:
         old, new = weights[PATCHES].shape[-1], own[PATCHES].shape[-1]
         weights[PATCHES] = resize_patches(weights[PATCHES], new)

@@ -15,7 +15,6 @@ FIXED = {
     "bbox_reparam": True,
     "lite_refpoint_refine": True,
     "layer_norm": True,
-    "num_channels": 3,
     "mask_downsample_ratio": 4,
     "num_decoder_registers": 0,
     "dual_projector": False,

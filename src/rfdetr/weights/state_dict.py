@@ -16,6 +16,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.models.dinov2 import resize_positions
 
 POSITIONS = "backbone.vit.embeddings.position_embeddings"
+PATCHES = "backbone.vit.embeddings.projection.weight"
 UNUSED = "backbone.vit.embeddings.mask_token"
 _SELECTION_HEAD = re.compile(r"transformer\.enc_out\w*\.\d+\.")
 QUERIES = ("refpoint_embed.weight", "query_feat.weight")
@@ -60,7 +61,7 @@ def load_fitted(
     own = detector.state_dict()
     fitted = {name: tensor.float() for name, tensor in weights.items()}
     fitted.setdefault(UNUSED, own[UNUSED])  # not in every file
-    report = _converted(weights)
+    report = _converted(weights) + fit_channels(fitted, own)
     if POSITIONS in fitted and fitted[POSITIONS].shape != own[POSITIONS].shape:
         report.append(fit_positions(fitted, own))
     report += _fit_queries(fitted, detector)
@@ -75,6 +76,17 @@ def load_fitted(
 def _converted(weights: Mapping[str, Tensor]) -> list[str]:
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()} - {"float32"}
     return [f"numbers: {', '.join(sorted(kinds))} -> float32"] if kinds else []
+
+
+def fit_channels(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Every channel gets the mean of the filters, scaled so that a picture alike in all of them gives what it gave."""
+    shape = fitted[PATCHES].shape if PATCHES in fitted else ()
+    before, after = (shape[1] if len(shape) == 4 else 0), own[PATCHES].shape[1]
+    if before in (0, after):
+        return []  # as they are, or what check_names_and_shapes says in full
+    mean = fitted[PATCHES].mean(dim=1, keepdim=True) * (before / after)
+    fitted[PATCHES] = mean.repeat(1, after, 1, 1)
+    return [f"patch projection: {before} -> {after} channels, each the mean of its filters"]
 
 
 def fit_positions(fitted: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
