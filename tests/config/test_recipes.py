@@ -31,6 +31,15 @@ def test_a_recipe_can_be_asked_for_by_each_name() -> None:
     assert config().recipe == RECIPES["default"]
 
 
+def test_the_table_of_the_docs_is_that_of_the_recipes() -> None:
+    lines = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    (names,) = (row[1:] for row in rows if row[1:2] == ["none"])
+    table = {row[0]: [float(value) for value in row[1:]] for row in rows if row[0] in Recipe.options()}
+    assert set(names) == set(RECIPES)
+    assert table == {part: [getattr(RECIPES[name], part) for name in names] for part in Recipe.options()}
+
+
 def test_every_part_of_a_recipe_is_a_setting_that_leaves_it_to_the_recipe_by_default() -> None:
     assert {name: TrainConfig.model_fields[name].default for name in Recipe.options()} == dict.fromkeys(
         Recipe.options()
