@@ -11,7 +11,7 @@ from rfdetr.api import RFDETR
 from rfdetr.classes import ClassTable
 from rfdetr.cli.main import main
 from rfdetr.cli.predict import list_images, predict_files
-from rfdetr.config.runs import PredictConfig
+from rfdetr.config.commands import PredictConfig
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.models.detector import Detector
 from rfdetr.report.draw import draw_detections

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from rfdetr.cli.settings import add_flags, changed, read_configs
+from rfdetr.config.commands import PredictConfig
 from rfdetr.config.model import ModelSettings
-from rfdetr.config.runs import ModelChoice, PredictConfig, TrainConfig
+from rfdetr.config.runs import ModelChoice, TrainConfig
 from rfdetr.errors import ConfigError
 
 CONFIGS = (ModelChoice, ModelSettings, TrainConfig)

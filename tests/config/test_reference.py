@@ -1,9 +1,10 @@
 import pytest
 
 from rfdetr.config.base import Config
+from rfdetr.config.commands import DemoConfig, PredictConfig
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.reference import settings_list, settings_page, settings_table
-from rfdetr.config.runs import DemoConfig, EvaluateConfig, ModelChoice, PredictConfig, TrainConfig
+from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig
 
 CONFIGS = (ModelConfig, ModelSettings, ModelChoice, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig)
 

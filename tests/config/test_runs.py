@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import yaml
 
+from rfdetr.config.commands import PredictConfig
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.presets import preset
-from rfdetr.config.runs import EvaluateConfig, ModelChoice, PredictConfig, TrainConfig, scratch_recipe, train_problems
+from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig, scratch_recipe, train_problems
 from rfdetr.errors import ConfigError
 
 

@@ -11,17 +11,11 @@ from typing import Any
 from rfdetr.api import RFDETR, SIZES
 from rfdetr.cli.settings import changed
 from rfdetr.config.base import Config
+from rfdetr.config.commands import DemoConfig, PredictConfig
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.presets import PRESETS
 from rfdetr.config.reference import settings_list, settings_page
-from rfdetr.config.runs import (
-    DemoConfig,
-    EvaluateConfig,
-    ModelChoice,
-    PredictConfig,
-    TrainConfig,
-    train_problems,
-)
+from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig, train_problems
 from rfdetr.console import say
 from rfdetr.files import write_yaml
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rfdetr.api import RFDETRNano
-from rfdetr.config.runs import DemoConfig, TrainConfig, scratch_recipe
+from rfdetr.config.commands import DemoConfig
+from rfdetr.config.runs import TrainConfig, scratch_recipe
 from rfdetr.console import say
 from rfdetr.data.reading import read_split
 from rfdetr.data.synthetic import draw_dataset

@@ -8,16 +8,18 @@ from typing import Any
 from PIL import Image
 
 from rfdetr.api import RFDETR
-from rfdetr.config.runs import PredictConfig
+from rfdetr.config.commands import PredictConfig
 from rfdetr.console import say, warn
-from rfdetr.data.images import open_image
+from rfdetr.data.images import decode, to_eight_bits
+from rfdetr.data.preprocess import to_tensor
+from rfdetr.data.resampling import Picture
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.files import make_folder, write_atomically, write_json
 from rfdetr.inference.detections import to_json
 from rfdetr.report.draw import draw_detections
 
 RESULTS = "predictions.json"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy"}
 
 
 def predict_files(model: RFDETR, config: PredictConfig) -> None:
@@ -35,14 +37,14 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
     if foreign and not (output_dir / RESULTS).exists():
         raise ConfigError(f"output_dir: {output_dir} has a {foreign[0]} that would be replaced; choose another folder")
     rows: list[dict[str, Any]] = []
-    opened = _open_all(files)
+    opened = _open_all(files, model.config.num_channels)
     while chunk := list(islice(opened, config.batch_size)):
-        images = (image for _, image in chunk)
+        images = (picture if isinstance(picture, Image.Image) else to_tensor(picture) for _, picture in chunk)
         # One at a time: masks at full size are many times their image.
         found = model.predict_each(images, config.threshold, config.batch_size)
-        for (file, image), detections in zip(chunk, found, strict=True):
+        for (file, picture), detections in zip(chunk, found, strict=True):
             rows.append(to_json(str(file), detections))
-            drawn = draw_detections(image, detections)
+            drawn = draw_detections(to_eight_bits(picture), detections)
             write_atomically(output_dir / names[file], lambda path, drawn=drawn: _save(drawn, path))  # type: ignore[misc]
     if not rows:
         raise ImageError("none of the images can be read")
@@ -84,10 +86,10 @@ def _output_names(files: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _open_all(files: list[Path]) -> Iterator[tuple[Path, Image.Image]]:
+def _open_all(files: list[Path], num_channels: int) -> Iterator[tuple[Path, Picture]]:
     for file in files:
         try:
-            yield file, open_image(file)
+            yield file, decode(file, num_channels=num_channels)
         except ImageError as error:
             warn(f"left out: {error}")
 

@@ -12,10 +12,12 @@ from rfdetr.config.model import DeviceName, ModelConfig, resolution_problems
 from rfdetr.config.presets import PRESETS, unknown_size
 from rfdetr.config.recipes import RECIPES, Recipe
 from rfdetr.config.values import (
+    MAX_MEGAPIXELS,
     AnyPath,
     Augment,
     Chance,
     ClassNames,
+    DatasetSource,
     Fraction,
     Precision,
     is_sendable,
@@ -48,8 +50,8 @@ MASK_SETTINGS = ("mask_ce_loss_coef", "mask_dice_loss_coef", "mask_point_sample_
 class TrainConfig(Config):
     """Everything that decides what a training run does. Saved next to the weights it produced."""
 
-    dataset_dir: AnyPath
-    """Folder with the dataset: `train/`, `valid/`, `test/` with an `_annotations.coco.json` each, or as COCO 2017."""
+    dataset_dir: DatasetSource
+    """Folder with the dataset, in COCO, YOLO, Pascal VOC or CSV format; in Python also a sequence of samples."""
     output_dir: AnyPath = "output"
     """Folder for checkpoints, metrics and settings."""
     epochs: PositiveInt = 100
@@ -161,6 +163,10 @@ class TrainConfig(Config):
     """Chance of pasting objects of another image, cut out by their masks (segmentation models)."""
     num_workers: NonNegativeInt = 2
     """Processes that load images; 0 loads in the main process."""
+    cache: Literal["ram", "disk"] | None = None
+    """Keep decoded training pictures, near their training size, in memory (`ram`) or in a temporary file (`disk`)."""
+    max_image_megapixels: PositiveFloat = MAX_MEGAPIXELS
+    """Larger pictures are refused before they are decoded, which takes 3 MB of memory per megapixel, or more."""
     max_bad_images: NonNegativeInt = 100
     """Images of a split that may turn out to be unreadable: more than these end the run. They are named and skipped."""
     pin_memory: bool | None = None
@@ -324,7 +330,7 @@ def train_problems(model: ModelConfig, settings: Mapping[str, Any]) -> list[str]
 class EvaluateConfig(Config):
     """What an evaluation does."""
 
-    dataset_dir: AnyPath
+    dataset_dir: DatasetSource
     """Folder with the dataset, as for training."""
     split: Split = "test"
     """Which split: `train`, `valid` or `test`."""
@@ -340,6 +346,8 @@ class EvaluateConfig(Config):
     """Report the AP of each class."""
     num_workers: NonNegativeInt = 2
     """Processes that load images; 0 loads in the main process."""
+    max_image_megapixels: PositiveFloat = MAX_MEGAPIXELS
+    """Larger pictures are refused before they are decoded."""
     max_bad_images: NonNegativeInt = 100
     """Images that may turn out to be unreadable: more than these are an error. They are named and left out."""
     precision: Precision = "32"
@@ -360,37 +368,6 @@ class ModelChoice(Config):
     def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if not self.is_file and self.model not in PRESETS:
             yield ("model",), f"model: {unknown_size(self.model)}"
-
-
-class PredictConfig(Config):
-    """What `rfdetr predict` does."""
-
-    images: tuple[AnyPath, ...] = Field(min_length=1)
-    """Images, or folders of images."""
-    output_dir: AnyPath = "predictions"
-    """Folder for the annotated images and `predictions.json`."""
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    """Detections scored above this are kept."""
-    batch_size: PositiveInt = 4
-    """Images per forward pass."""
-
-    @field_validator("images", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, (str, Path)) else value
-
-
-class DemoConfig(Config):
-    """What `rfdetr demo` does: draws a dataset, trains on it from scratch, evaluates, shows the result."""
-
-    output_dir: AnyPath = "demo"
-    """Folder for the dataset, the checkpoints, `metrics.json` and the picture."""
-    epochs: PositiveInt = 5
-    """Passes over the training split."""
-    train_images: PositiveInt = 256
-    """Images drawn for training; a quarter as many each for validation and test."""
-    seed: NonNegativeInt = 0
-    """Seed of the drawn images and of the training run."""
 
 
 def scratch_recipe() -> dict[str, Any]:

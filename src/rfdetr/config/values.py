@@ -1,21 +1,28 @@
 """Kinds of values that settings have."""
 
 import pickle
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 # YAML reads `precision: 32` as a number.
 Precision = Annotated[
     Literal["auto", "32", "bf16", "fp16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
+MAX_MEGAPIXELS = 178.0
+"""What Pillow reads at most; 0.5 GB as RGB."""
 Chance = Annotated[float, Field(ge=0, le=1)]
 """A probability."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 """Below the whole."""
+
+
+IN_PYTHON = "python:"
+"""Begins what is written down for an object that exists in Python alone."""
 
 
 def check_path(path: str | Path) -> str | Path:
@@ -30,6 +37,40 @@ def check_path(path: str | Path) -> str | Path:
 
 
 AnyPath = Annotated[str | Path, AfterValidator(check_path)]
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A dataset in Python, as a `torch.utils.data.Dataset`; `rfdetr.data.samples` says what its samples are."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def check_dataset(value: Any) -> Any:
+    """Raises:
+    ValueError: it is none of the forms that a dataset has.
+    """
+    if isinstance(value, str) and value.startswith(IN_PYTHON):
+        raise ValueError(f"was {value.removeprefix(IN_PYTHON)}, which a file cannot hold; give it again in Python")
+    if isinstance(value, str | Path):
+        return check_path(value)
+    if isinstance(value, Mapping):
+        unknown = [name for name in value if name not in ("train", "valid", "val", "test")]
+        if unknown or not value or {"valid", "val"} <= set(value):
+            raise ValueError(f"expected datasets under 'train', 'valid' and 'test', got {list(value)!r}")
+    for name, own in value.items() if isinstance(value, Mapping) else [("", value)]:
+        if not isinstance(own, Samples) or isinstance(own, str | bytes | Mapping):
+            where = f" under {name!r}" if name else ""
+            raise ValueError(f"expected a folder or a sequence of samples{where}, got {reprlib.repr(own)}")
+    return value
+
+
+def _written(value: Any) -> Any:
+    return str(value) if isinstance(value, str | Path) else IN_PYTHON + name_of_callable(value)
+
+
+DatasetSource = Annotated[str | Path | Samples, PlainValidator(check_dataset), PlainSerializer(_written)]
 
 
 def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -47,9 +88,6 @@ def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 ClassNames = Annotated[tuple[str, ...] | None, AfterValidator(check_class_names)]
-
-IN_PYTHON = "python:"
-"""Begins what is written down for a callable."""
 
 
 def name_of_callable(value: Any) -> str:
