@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from torch import Tensor
 
+from rfdetr.errors import TrainingError
 from rfdetr.training.run import Run
 from rfdetr.types import ImageBatch
 
@@ -57,6 +59,25 @@ def test_augment_none_trains_on_the_images_as_they_are(dots: Path, tmp_path: Pat
     assert versions_of_images(opened(dots, tmp_path, augment="none")) == [1] * 8
     assert versions_of_images(opened(dots, tmp_path, augment="default")) != [1] * 8
     assert versions_of_images(opened(dots, tmp_path, augment="none", noise=1.0)) != [1] * 8
+
+
+def brightened(image: Any, boxes: Any, labels: Any, masks: Any) -> Any:
+    if not len(labels):
+        raise LookupError("no dots")
+    return np.clip(image * np.random.uniform(0.5, 1), 0, 255).astype(np.uint8), boxes, labels, masks  # noqa: NPY002
+
+
+def test_a_pipeline_of_the_user_makes_the_same_pictures_in_any_process(dots: Path, tmp_path: Path) -> None:
+    alone, shared_out = (opened(dots, tmp_path, augment=brightened, num_workers=number, seed=5) for number in (0, 1))
+    for own, other in zip(*(list(next(epochs_of(run, 1))) for run in (alone, shared_out)), strict=True):
+        assert all(torch.equal(one.images, two.images) for one, two in zip(own, other, strict=True))
+    assert versions_of_images(alone) != [1] * 8
+
+
+def test_the_error_of_a_pipeline_comes_from_a_loader_process_as_it_is(dots: Path, tmp_path: Path) -> None:
+    run = opened(dots, tmp_path, augment=lambda *parts: brightened(parts[0], [], [], None), num_workers=1)
+    with pytest.raises(TrainingError, match=r"^augment: .*<lambda> failed with LookupError: no dots \(.*, line \d+\)$"):
+        list(run.loader)
 
 
 def loading_processes(run: Run) -> list[set[int]]:
