@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,9 +12,10 @@ from torch import Tensor
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
 from rfdetr.data.collation import on_device
-from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, training_loader
+from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, read_image, training_loader
 from rfdetr.data.preprocess import for_evaluation
 from rfdetr.data.reading import read_split
+from rfdetr.data.resampling import picture_hw
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.errors import ImageError
 from rfdetr.types import ImageBatch
@@ -177,8 +179,33 @@ def test_a_picture_that_was_replaced_by_one_of_another_size(tmp_path: Path) -> N
     with pytest.raises(ImageError) as error:
         EvaluationDataset(annotations, 32)[0]
     assert str(error.value) == (
-        "1.png: is 30 x 20 pixels now, and was 60 x 40 when the dataset was read: its boxes would be misplaced"
+        "1.png: is no longer of 60 x 40 pixels, as when the dataset was read: its boxes would be misplaced"
     )
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_large_pictures_are_decoded_at_reduced_scale_for_training_alone(tmp_path: Path, masks: bool) -> None:
+    """A white rectangle stays where its box and mask are."""
+    outline = [[300, 200, 900, 200, 900, 600, 300, 600]]
+    box = annotation(1, bbox=[300, 200, 600, 400], segmentation=outline)
+    write_coco(tmp_path, images=[image(1, file_name="1.jpg", width=1207, height=803)], annotations=[box])
+    pixels = np.zeros((803, 1207, 3), dtype=np.uint8)
+    pixels[200:600, 300:900] = 255
+    Image.fromarray(pixels).save(tmp_path / "train/1.jpg", quality=95)
+    split = read_split(tmp_path, "train", masks=masks)
+    assert [picture_hw(read_image(split, 0, at_least)) for at_least in (None, 402, 400)] == [
+        (803, 1207),
+        (803, 1207),
+        (402, 604),
+    ]
+    seen, target = TrainingDataset(split, "none", seed=0, at_least=400)[SampleRequest(0, epoch=0, size=64)]
+    in_full, in_full_target = EvaluationDataset(split, 64)[0]
+    assert target["boxes"].equal(in_full_target["boxes"])
+    assert not seen.equal(in_full)
+    assert ((seen > 127) != (in_full > 127)).float().mean() < 0.01
+    if masks:
+        assert target["masks"].equal(in_full_target["masks"])
+        assert ((seen[0] > 127) != target["masks"][0]).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rfdetr.config.runs import Split
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest
 from rfdetr.data.loading import TrainingDataset, evaluation_loader, still_unreadable, training_loader
@@ -23,7 +24,7 @@ COUNT = 12
 BAD = (3, 7)
 
 
-def write_photographs(root: Path, split: str = "train") -> Annotations:
+def write_photographs(root: Path, split: Split = "train") -> Annotations:
     """Twelve JPEG files, each with an object."""
     images = [image(number, file_name=f"{number}.jpg") for number in range(COUNT)]
     write_coco(root, split, images, [annotation(number, image_id=number) for number in range(COUNT)])

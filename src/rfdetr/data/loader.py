@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rfdetr.data.collation import Sample
 from rfdetr.data.unreadable import Unreadable
-from rfdetr.errors import ImageError
+from rfdetr.errors import RFDETRError
 
 
 class Samples(Protocol):
@@ -23,7 +23,7 @@ class Samples(Protocol):
         """Samples for the requests, and which images could not be read on the way.
 
         Raises:
-            ImageError: the batch cannot be made.
+            RFDETRError: the batch cannot be made.
         """
         ...
 
@@ -34,7 +34,7 @@ class Loader(DataLoader[Any]):
     It leaves torch's global random state alone, whatever the number of workers.
 
     Raises:
-        ImageError: while iterating, where samples cannot be made.
+        RFDETRError: while iterating, where samples cannot be made.
     """
 
     def __init__(self, samples: Samples, collate: Callable[[list[Sample]], Any], **options: Any) -> None:
@@ -47,7 +47,7 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
         for loaded in super().__iter__():
-            if isinstance(loaded, ImageError):
+            if isinstance(loaded, RFDETRError):
                 try:
                     raise loaded
                 finally:
@@ -79,10 +79,10 @@ class _Batches(Dataset[Any]):
         self.samples = samples
         self.collate = collate
 
-    def __getitems__(self, requests: Sequence[Any]) -> _Loaded | ImageError:
+    def __getitems__(self, requests: Sequence[Any]) -> _Loaded | RFDETRError:
         try:
             samples, unreadable = self.samples.readable(requests)
-        except ImageError as error:
+        except RFDETRError as error:
             return error
         return _Loaded(self.collate(samples) if samples else None, unreadable)
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,6 +20,7 @@ from rfdetr.data.collation import Sample, collate, collate_step
 from rfdetr.data.geometry import draw_masks, whole_image
 from rfdetr.data.loader import Loader
 from rfdetr.data.preprocess import squeezed, to_pixels
+from rfdetr.data.resampling import Picture, picture_hw, reduced_hw, reduction
 from rfdetr.data.scenes import Source
 from rfdetr.data.transforms import Augmenter
 from rfdetr.data.unreadable import Unreadable, UnreadableImageError
@@ -33,25 +33,24 @@ _ATTEMPTS = 1000
 """To find an image that can be read, for one sample: among so many that are drawn there is one, or hardly any."""
 
 
-def read_image(annotations: Annotations, index: int) -> Image.Image:
-    """The picture of an image.
+def read_image(annotations: Annotations, index: int, at_least: int | None = None) -> Picture:
+    """The picture of an image; in full, or reduced to a shorter side of `at_least` pixels or somewhat more.
 
     Raises:
         UnreadableImageError: it cannot be read, or is not of the size that its boxes were drawn at.
     """
-    name = annotations.pictures.name(index)
     try:
-        image = annotations.pictures.load(index)
+        picture = annotations.pictures.load(index, at_least)
     except ImageError as error:
         raise UnreadableImageError(index, str(error)) from None
-    height, width = annotations.size_hw(index)
-    if image.size != (width, height):
+    size_hw = annotations.size_hw(index)
+    if picture_hw(picture) != reduced_hw(size_hw, reduction(size_hw, at_least)):
         raise UnreadableImageError(
             index,
-            f"{name}: is {image.width} x {image.height} pixels now, and was {width} x {height} when the dataset was "
-            "read: its boxes would be misplaced",
+            f"{annotations.pictures.name(index)}: is no longer of {size_hw[1]} x {size_hw[0]} pixels, as when the "
+            "dataset was read: its boxes would be misplaced",
         )
-    return image
+    return picture
 
 
 def still_unreadable(annotations: Annotations, indices: Iterable[int]) -> Unreadable:
@@ -66,10 +65,11 @@ def still_unreadable(annotations: Annotations, indices: Iterable[int]) -> Unread
 
 
 class TrainingDataset(Dataset[Sample]):
-    """Augmented samples."""
+    """Augmented samples, from pictures that may be decoded at reduced scale (`at_least`: see `read_image`)."""
 
-    def __init__(self, annotations: Annotations, augment: Augment, seed: int) -> None:
+    def __init__(self, annotations: Annotations, augment: Augment, seed: int, at_least: int | None = None) -> None:
         self.annotations = annotations
+        self.at_least = at_least
         recipe = RECIPES[augment] if isinstance(augment, str) else augment
         self.augmenter = Augmenter(recipe, self._source, len(annotations), annotations.classes)
         self.seed = seed
@@ -118,7 +118,7 @@ class TrainingDataset(Dataset[Sample]):
 
     def _source(self, index: int) -> Source:
         objects, size_hw = self.annotations.training_objects(index), self.annotations.size_hw(index)
-        return Source(read_image(self.annotations, index), objects, size_hw)
+        return Source(read_image(self.annotations, index, self.at_least), objects, size_hw)
 
 
 class EvaluationDataset(Dataset[Sample]):
@@ -168,6 +168,7 @@ def training_loader(
     *,
     augment: Augment,
     num_workers: int,
+    at_least: int | None = None,
     pin_memory: bool = False,
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
@@ -176,7 +177,7 @@ def training_loader(
 
     Workers persist by default. The epoch is that of `batches` when iteration starts.
     """
-    dataset = TrainingDataset(annotations, augment, batches.seed)
+    dataset = TrainingDataset(annotations, augment, batches.seed, at_least)
     return Loader(
         dataset,
         partial(collate_step, batch_size=batches.batch_size),

@@ -24,7 +24,7 @@ from rfdetr.training.display import duration
 from rfdetr.training.epoch import EMA, REGULAR
 from rfdetr.training.memory import PeakMemory, usable_memory
 from rfdetr.training.plan import Plan, make_plan, plan_lines, size_words
-from rfdetr.training.setup import in_training, training_sizes
+from rfdetr.training.setup import decoding_size, in_training, training_sizes
 from rfdetr.training.state import Progress
 from rfdetr.training.step import TrainingStep
 from rfdetr.training.validation import ValidationLoss, evaluation_dtype
@@ -149,7 +149,9 @@ def _rehearse(
         plan = make_plan(step.detector, train_split, valid_split, config, device, devices)
         objects, densest_seconds = densest_steps(step, train_split)
         usual_size = min(plan.sizes, key=lambda size: abs(size**2 - statistics.mean(s**2 for s in plan.sizes)))
-        usual = TrainingDataset(train_split, config.recipe, seed=0)
+        usual = TrainingDataset(
+            train_split, config.recipe, seed=0, at_least=decoding_size(step.detector.config, config)
+        )
         images = by_objects(train_split)[:: -(-len(train_split) // LOADED_IMAGES)]
         started = time.perf_counter()
         samples = [usual[SampleRequest(int(index), 0, usual_size)] for index in images]

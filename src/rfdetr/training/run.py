@@ -32,7 +32,7 @@ from rfdetr.training.loggers import Loggers, open_loggers
 from rfdetr.training.resume import check_resumable, find_run, restore_best, say_changes
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.selection import better_kind, is_stalled, select
-from rfdetr.training.setup import effective_settings, epoch_batches, in_training
+from rfdetr.training.setup import decoding_size, effective_settings, epoch_batches, in_training
 from rfdetr.training.signals import StopSignals
 from rfdetr.training.state import Best, Progress
 from rfdetr.training.step import TrainingStep, Wishes
@@ -137,6 +137,7 @@ class Run:
             batches,
             augment=config.recipe,
             num_workers=config.num_workers,
+            at_least=decoding_size(detector.config, config),
             # Memory is pinned for transfers to a GPU; without one torch would warn.
             pin_memory=device.type == "cuda" and config.pin_memory is not False,
             persistent_workers=config.persistent_workers,

@@ -9,6 +9,7 @@ import torch
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
+from rfdetr.data.geometry import SHORT_SIDES
 from rfdetr.distributed import rank_and_world_size, world_of_environment
 from rfdetr.models.detector import Detector
 
@@ -53,6 +54,11 @@ def training_sizes(model: ModelConfig, config: TrainConfig) -> list[int]:
     if not config.multi_scale:
         return [model.resolution]
     return multi_scale_sizes(model.resolution, model.block_size, config.expanded_scales)
+
+
+def decoding_size(model: ModelConfig, config: TrainConfig) -> int:
+    """Pixels of the shorter side of a picture below which it is not decoded: as much as any step can make use of."""
+    return max(training_sizes(model, config)[-1], *SHORT_SIDES)
 
 
 def effective_settings(
