@@ -13,8 +13,9 @@ from rfdetr.config.presets import class_name, configure, preset
 from rfdetr.config.runs import EvaluateConfig, Split, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.layout import SPLITS, find_dataset
-from rfdetr.data.reading import Dataset, read_dataset, read_split, split_off
+from rfdetr.data.layout import SPLITS, called, find_dataset
+from rfdetr.data.reading import read_dataset, read_split
+from rfdetr.data.validation_split import with_validation
 from rfdetr.devices import pick_device
 from rfdetr.distributed import World, broadcast, process_group, rank_and_world_size, world_of_environment
 from rfdetr.errors import ConfigError, DatasetError, WeightsError
@@ -214,9 +215,9 @@ def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
     own = model.detector.config
     wanted = SPLITS if config.run_test else SPLITS[:2]
     dataset = read_dataset(config.dataset_dir, wanted, masks=own.segmentation_head).usable()
-    splits = _with_validation(dataset, config)
+    splits = with_validation(dataset, config.dataset_dir, config.valid_fraction, config.valid_seed)
     if "test" in dataset.missing:
-        warn(f"{config.dataset_dir}: no test split, so that run_test has nothing to test on")
+        warn(f"{called(config.dataset_dir)}: no test split, so that run_test has nothing to test on")
     for name, split in splits.items():
         renamed = split if config.class_names is None else split.renamed(config.class_names)
         if model.classes is not None and set(model.classes.names) == set(renamed.classes.names):
@@ -224,35 +225,6 @@ def _read_splits(model: Model, config: TrainConfig) -> dict[Split, Annotations]:
             renamed = renamed.with_classes(model.classes.with_ids_of(renamed.classes))
         pictures = renamed.pictures.configured(own.num_channels, config.max_image_megapixels)
         splits[name] = replace(renamed, pictures=pictures)
-    return splits
-
-
-def _with_validation(dataset: Dataset, config: TrainConfig) -> dict[Split, Annotations]:
-    """The splits, with a validation split taken from the training images where the settings ask for one.
-
-    Raises:
-        DatasetError: there is no training split, or none for validation.
-        ConfigError: there is one for validation, and one asked for.
-    """
-    splits, fraction = dict(dataset.splits), config.valid_fraction
-    if "train" not in splits:
-        raise DatasetError(f"{config.dataset_dir}: no split 'train'. There is: {', '.join(splits)}")
-    if "valid" in splits:
-        if fraction is not None:
-            raise ConfigError(f"valid_fraction={fraction}: {config.dataset_dir} has a validation split; leave it out")
-        return splits
-    if fraction is None:
-        raise DatasetError(
-            f"{config.dataset_dir}: no split 'valid', without which the best weights cannot be found. Add one, or let "
-            "valid_fraction=0.1 take a tenth of the training images for it"
-        )
-    if len(splits["train"]) < 2:
-        raise DatasetError(f"{config.dataset_dir}: valid_fraction needs at least two training images")
-    splits["train"], splits["valid"] = split_off(splits["train"], fraction, config.valid_seed)
-    say(
-        f"validation: {len(splits['valid'])} of the training images (valid_fraction={fraction}, "
-        f"valid_seed={config.valid_seed}), {len(splits['train'])} are left for training"
-    )
     return splits
 
 
@@ -330,7 +302,7 @@ def _read_for_evaluation(model: Model, config: EvaluateConfig) -> Annotations:
     own, name = model.detector.config, config.split
     found, _ = find_dataset(config.dataset_dir)
     if name == "test" and name not in found and "valid" in found and found["valid"].format == "yolo":
-        warn(f"{config.dataset_dir}: no test split; this is the validation split")
+        warn(f"{called(config.dataset_dir)}: no test split; this is the validation split")
         name = "valid"
     split = read_split(config.dataset_dir, name, masks=own.segmentation_head)
     return replace(split, pictures=split.pictures.configured(own.num_channels, config.max_image_megapixels))

@@ -59,7 +59,7 @@ PAGE = (
     ("prefetch_factor", "int", None),
 )
 # What we take beyond the page: paths as `Path`, None where it is the default, and a word.
-BEYOND = {"batch_size": {"str"}}
+BEYOND = {"batch_size": {"str"}, "dataset_dir": {"Samples"}}
 # For parameters whose default is None, a value to give.
 VALUES = {
     "resume": "run/checkpoint.pth",
@@ -86,6 +86,7 @@ EARLY_STOPPING = f"{SELECTION}::test_early_stopping_with_a_patience_of_two"
 NO_AVERAGE = f"{RUN}::test_without_averaged_weights_there_is_no_file_of_them"
 FILES = f"{SETTINGS}::test_files_go_to_output_dir_and_tensorboard_is_one_of_them_where_wanted"
 MLFLOW = f"{LOGGERS}::test_mlflow_keeps_curves_pictures_and_settings_in_files"
+HELD_OUT = "tests/data/test_validation_split.py"
 TRANSFORMS = "tests/data/test_transforms.py"
 CHANGES = f"{TRANSFORMS}::test_each_option_changes_pictures"
 AMOUNTS = "tests/data/test_geometry.py::test_amounts_are_the_most_either_way"
@@ -105,6 +106,8 @@ PROOFS = {
     "lr_vit_layer_decay": RATES,
     "lr_component_decay": RATES,
     "weight_decay": f"{SETTINGS}::test_weight_decay_shrinks_weights",
+    "valid_fraction": f"{HELD_OUT}::test_a_part_of_the_training_images_is_never_taken_silently",
+    "valid_seed": f"{HELD_OUT}::test_another_seed_takes_others",
     "clip_max_norm": f"{STEP}::test_the_gradient_norm_is_clipped",
     "lr_scheduler": SCHEDULE,
     "lr_drop": SCHEDULE,
@@ -145,6 +148,8 @@ PROOFS = {
     "mixup": CHANGES,
     "copy_paste": CHANGES,
     "num_workers": f"{IMAGES}::test_num_workers_are_the_processes_that_load_images",
+    "cache": "tests/data/test_pixel_cache.py::test_a_second_look_needs_no_file",
+    "max_image_megapixels": "tests/test_pictures.py::test_pictures_of_more_than_max_image_megapixels_are_refused",
     "pin_memory": f"{IMAGES}::test_pin_memory_reaches_the_loader",
     "persistent_workers": f"{IMAGES}::test_persistent_workers_live_longer_than_an_epoch",
     "prefetch_factor": f"{IMAGES}::test_prefetch_factor_is_the_batches_loaded_ahead",

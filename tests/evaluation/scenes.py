@@ -169,7 +169,7 @@ def as_coco(truth: Annotations) -> dict[str, Any]:
         ],
         "annotations": [
             {
-                "id": int(truth.annotation_ids[row]),
+                "id": row + 1,
                 "image_id": int(images[row]),
                 "category_id": category_id_of[int(truth.labels[row])],
                 "bbox": truth.boxes_xywh[row].tolist(),

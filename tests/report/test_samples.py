@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from PIL import Image
 from tests.data.tiny_coco import annotation, image, write_coco
 
 from rfdetr.classes import ClassTable
+from rfdetr.data.annotations import Annotations
 from rfdetr.data.reading import read_split
 from rfdetr.inference.detections import Detections, named_detections
 from rfdetr.masks import encode
@@ -27,6 +29,12 @@ def write_split(root: Path, objects: list[int], crowded: tuple[int, ...] = ()) -
     for number in range(len(objects)):
         Image.new("RGB", (60, 40)).save(root / "train" / f"{number}.png")
     return root
+
+
+def sheet_of(predict: Any, split: Annotations, indices: list[int]) -> Image.Image:
+    sheet = sample_sheet(predict, split, indices)
+    assert sheet is not None
+    return sheet
 
 
 @pytest.mark.parametrize(
@@ -85,7 +93,7 @@ def find_dog(found: Image.Image) -> Detections:
 
 
 def test_truth_and_prediction_stand_side_by_side(tmp_path: Path) -> None:
-    sheet = sample_sheet(find_dog, read_split(write_picture(tmp_path, (480, 360)), "train"), [0])
+    sheet = sheet_of(find_dog, read_split(write_picture(tmp_path, (480, 360)), "train"), [0])
     cat, dog = half(sheet, "truth"), half(sheet, "prediction")
     (left, _, right, bottom), (x, y, *_) = bounds(cat, PALETTE[0]), bounds(cat, GREY)
     assert (left - x, right - x, bottom - y) == (120, 360, 270)
@@ -101,7 +109,7 @@ def test_masks_of_the_truth_are_shown_where_they_were_read(
 ) -> None:
     root = write_picture(tmp_path, size_wh, outline)
     with_masks, without = (
-        half(sample_sheet(find_dog, read_split(root, "train", masks=masks), [0]), "truth").astype(int)
+        half(sheet_of(find_dog, read_split(root, "train", masks=masks), [0]), "truth").astype(int)
         for masks in (True, False)
     )
     tint = [round(0.6 * 128 + 0.4 * value) for value in PALETTE[0]]
@@ -121,7 +129,7 @@ def test_large_photographs_are_made_smaller_before_they_are_looked_at(tmp_path: 
         return find_dog(found)
 
     for name, size_wh in (("small", (480, 240)), ("large", (2048, 1024))):
-        sheet = sample_sheet(look, read_split(write_picture(tmp_path / name, size_wh), "train"), [0])
+        sheet = sheet_of(look, read_split(write_picture(tmp_path / name, size_wh), "train"), [0])
         assert bounds(half(sheet, "truth"), PALETTE[0])[3] == bounds(half(sheet, "prediction"), PALETTE[1])[3]
     assert seen == [(480, 240), (1024, 512)]
 
@@ -133,7 +141,7 @@ def test_a_long_file_name_leaves_room_for_the_titles(tmp_path: Path) -> None:
     for new in (f"{'x' * 60}.png", f"{'x' * 120}.png"):
         file.write_text(file.read_text().replace(f'"{old}"', f'"{new}"'))
         (root / "train" / old).rename(root / "train" / new)
-        sheets.append(sample_sheet(find_dog, read_split(root, "train"), [0]).tobytes())
+        sheets.append(sheet_of(find_dog, read_split(root, "train"), [0]).tobytes())
         old = new
     assert sheets[0] == sheets[1]
 
@@ -144,7 +152,7 @@ def test_real_pictures(name: str, masks: bool, shared: Path) -> None:
     split = read_split(shared / "data" / name, "valid", masks=masks)
     indices = pick_samples(split, 3)
     nothing = named_detections(np.zeros((0, 4)), np.zeros(0, int), split.classes, np.zeros(0))
-    sheet = sample_sheet(lambda _: nothing, split, indices)
+    sheet = sheet_of(lambda _: nothing, split, indices)
     assert sheet.width > 1900
     used = {color for _, color in sheet.getcolors(2**24) or []}
     assert {PALETTE[int(label)] for index in indices for label in split.training_objects(index).labels} <= used

@@ -50,5 +50,6 @@ def run_demo(config: DemoConfig) -> None:
     test = read_split(dataset_dir, "test")
     threshold = result["F1_threshold"] or 0.5
     sheet = sample_sheet(lambda image: model.predict(image, threshold), test, pick_samples(test, SHOWN))
-    write_atomically(picture, lambda path: sheet.save(path, format="JPEG", quality=92))
-    say(f"\npredictions beside the truth: {picture}")
+    if sheet is not None:
+        write_atomically(picture, lambda path: sheet.save(path, format="JPEG", quality=92))
+        say(f"\npredictions beside the truth: {picture}")

@@ -24,8 +24,6 @@ from rfdetr.data.pillow import QUIET, UNLIMITED
 from rfdetr.data.resampling import Picture, picture_hw, reduce, reduction
 from rfdetr.errors import ImageError
 
-MAX_MEGAPIXELS = 178.0
-"""What Pillow reads at most; 0.5 GB as RGB."""
 _QUARTER_TURNS = (5, 6, 7, 8)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -170,6 +168,17 @@ def _of_pillow(
         factor = 1
     image.load()
     return to_picture(image, num_channels, orientation, factor)
+
+
+def array_picture(pixels: Any, num_channels: int = 3) -> Picture:
+    """An array [H, W] or [H, W, C] of any type of numbers, as `decode` gives a file of it.
+
+    Raises:
+        ImageError: of another shape, or of other numbers or channels.
+    """
+    if pixels.ndim not in (2, 3):
+        raise ImageError(f"is an array of shape {pixels.shape}; allowed: (height, width) or (height, width, channels)")
+    return _finished(in_known_range(pixels if pixels.ndim == 3 else pixels[..., None]), num_channels, 1)
 
 
 def _finished(pixels: Any, num_channels: int, factor: int) -> Picture:

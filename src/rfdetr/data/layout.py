@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats import coco_layout, yolo
+from rfdetr.config.values import Samples
+from rfdetr.data import samples
+from rfdetr.data.formats import coco_layout, csv_tables, voc, yolo
 from rfdetr.data.problems import Problems, raise_errors
 from rfdetr.data.raw import SplitFiles
 from rfdetr.errors import DatasetError
@@ -17,6 +19,8 @@ _FINDERS: tuple[Callable[[Path, Problems], Found], ...] = (
     yolo.find,
     coco_layout.find_coco_2017,
     coco_layout.find_named,
+    voc.find,
+    csv_tables.find,
 )
 _EXPECTED = (
     f"Expected one of: train/, valid/ (or val/) and test/, each with {coco_layout.ROBOFLOW} beside its images; "
@@ -26,12 +30,18 @@ _EXPECTED = (
 )
 
 
-def find_dataset(dataset_dir: str | Path) -> tuple[Found, Problems]:
+Source = str | Path | Samples | Mapping[str, Samples]
+"""The folder of a dataset, or a dataset in Python."""
+
+
+def find_dataset(dataset_dir: Source) -> tuple[Found, Problems]:
     """The splits that there are, and what is wrong with where they lie.
 
     Raises:
         DatasetError: there is no such folder, or it is in no layout we know.
     """
+    if not isinstance(dataset_dir, str | Path):
+        return samples.splits_of(dataset_dir), Problems()
     given = Path(dataset_dir)
     if not given.exists():
         raise DatasetError(f"{given}: no such folder. Give the folder of a dataset. {_EXPECTED}")
@@ -57,7 +67,7 @@ def _attempts(root: Path) -> Iterator[tuple[Found, Problems]]:
         yield find(root, problems), problems
 
 
-def find_split(dataset_dir: str | Path, split: Split) -> SplitFiles:
+def find_split(dataset_dir: Source, split: Split) -> SplitFiles:
     """Where a split lies.
 
     Raises:
@@ -70,9 +80,14 @@ def find_split(dataset_dir: str | Path, split: Split) -> SplitFiles:
     return found[split]
 
 
-def missing_split(dataset_dir: str | Path, split: Split, found: Found) -> str:
+def missing_split(dataset_dir: Source, split: Split, found: Found) -> str:
     advice = ". valid_fraction=0.1 takes a tenth of the training images for it" if split == "valid" else ""
-    return f"{dataset_dir}: no split {split!r}. There is: {', '.join(found) or 'none'}{advice}"
+    return f"{called(dataset_dir)}: no split {split!r}. There is: {', '.join(found) or 'none'}{advice}"
+
+
+def called(dataset_dir: Source) -> str:
+    """A dataset's name in messages."""
+    return str(dataset_dir) if isinstance(dataset_dir, str | Path) else "dataset_dir"
 
 
 def _unknown(root: Path) -> str:

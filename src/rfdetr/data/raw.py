@@ -24,7 +24,7 @@ class Category:
 class SplitFiles:
     """Where a split lies."""
 
-    format: Literal["coco", "yolo", "voc", "csv"]
+    format: Literal["coco", "yolo", "voc", "csv", "python"]
     split: Split
     dataset_dir: Path
     """Nothing outside of it is read, symbolic links aside."""
@@ -114,17 +114,22 @@ class RawSplit:
         area: float = float("nan"),
         is_crowd: bool = False,
         polygons: Sequence[Sequence[float]] = (),
+        code: tuple[bytes, tuple[int, int]] | None = None,
         has_outline: bool | None = None,
     ) -> None:
-        """Polygons are in the same unit as the box: [[x, y, x, y, ...], ...]."""
+        """The outline is polygons in the same unit as the box, [[x, y, x, y, ...], ...], or compressed run-length code
+        with the (height, width) it is for.
+        """
         self.images.append(image)
         self.labels.append(label)
         self.boxes.extend(box)
         self.areas.append(area)
         self.is_crowd.append(is_crowd)
-        self.has_outline.append(bool(polygons) if has_outline is None else has_outline)
+        self.has_outline.append(bool(polygons or code) if has_outline is None else has_outline)
         self.object_ids.append(object_id)
-        if self.outlines is not None:
+        if self.outlines is not None and code:
+            self.outlines.add_code(*code)
+        elif self.outlines is not None:
             self.outlines.add_polygons(polygons)
 
     def __len__(self) -> int:

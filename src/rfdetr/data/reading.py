@@ -9,20 +9,22 @@ import numpy as np
 from rfdetr.classes import ClassTable
 from rfdetr.config.runs import Split
 from rfdetr.console import warn
-from rfdetr.data import index
+from rfdetr.data import index, samples
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.class_tables import class_ids, class_table
-from rfdetr.data.formats import coco, yolo
-from rfdetr.data.layout import SPLITS, find_dataset, missing_split
+from rfdetr.data.formats import coco, csv_tables, voc, yolo
+from rfdetr.data.layout import SPLITS, Source, find_dataset, missing_split
 from rfdetr.data.problems import Problem, Problems, raise_errors
 from rfdetr.data.raw import RawSplit, SplitFiles
-from rfdetr.data.sources import PictureFiles
+from rfdetr.data.sources import PictureFiles, Pictures
 from rfdetr.data.split_data import SplitData, use
 from rfdetr.errors import DatasetError
 
 _READERS: Mapping[str, Callable[[SplitFiles, bool, Problems], RawSplit]] = {
     "coco": coco.read,
     "yolo": yolo.read,
+    "voc": voc.read,
+    "csv": csv_tables.read,
 }
 
 
@@ -53,7 +55,7 @@ class Dataset:
         return self
 
 
-def read_dataset(dataset_dir: str | Path, splits: Sequence[Split] = SPLITS, masks: bool = False) -> Dataset:
+def read_dataset(dataset_dir: Source, splits: Sequence[Split] = SPLITS, masks: bool = False) -> Dataset:
     """All that can be read of some splits. Their classes are those of the first, matched by name.
 
     With `masks` every object gets an outline; without, they are not looked at.
@@ -88,6 +90,9 @@ def read_dataset(dataset_dir: str | Path, splits: Sequence[Split] = SPLITS, mask
 
 
 def _read(files: SplitFiles, masks: bool) -> SplitData:
+    if files.format == "python":
+        problems = Problems()
+        return use(samples.read(files, masks, problems), problems)
     kept = index.load(files, masks)
     if kept is not None:
         return kept
@@ -103,7 +108,7 @@ def _annotations(files: SplitFiles, data: SplitData, table: ClassTable, class_id
     return Annotations(
         split=files.split,
         annotation_file=files.file,
-        pictures=PictureFiles(files.root, data.names, data.is_as_stored),
+        pictures=_pictures(files, data),
         classes=table,
         image_ids=data.image_ids,
         sizes_hw=data.sizes_hw,
@@ -117,16 +122,19 @@ def _annotations(files: SplitFiles, data: SplitData, table: ClassTable, class_id
     )
 
 
-def _report_unlisted(
-    found: Mapping[Split, SplitFiles], data: Mapping[Split, SplitData], problems: Problems
-) -> None:
+def _pictures(files: SplitFiles, data: SplitData) -> Pictures:
+    if files.format == "python":
+        return samples.SamplePictures(files.parts, data.image_ids)
+    return PictureFiles(files.root, data.names, data.is_as_stored)
+
+
+def _report_unlisted(found: Mapping[Split, SplitFiles], data: Mapping[Split, SplitData], problems: Problems) -> None:
     """Pictures that no split lists. Of a folder in which a split lies that was not read, nothing can be said."""
     unread = [files.root for split, files in found.items() if split not in data]
     asked = [
         split
         for split, own in data.items()
-        if len(own.unlisted)
-        and not any(_overlap(found[split].root, other) for other in unread)
+        if len(own.unlisted) and not any(_overlap(found[split].root, other) for other in unread)
     ]
     listed = {f"{found[split].root}/{name}" for split in (data if asked else ()) for name in data[split].names}
     reported: set[str] = set()
@@ -142,18 +150,10 @@ def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def read_split(dataset_dir: str | Path, split: Split, masks: bool = False) -> Annotations:
+def read_split(dataset_dir: Source, split: Split, masks: bool = False) -> Annotations:
     """One split with the classes of its own; says the warnings.
 
     Raises:
         DatasetError: names everything that keeps the split from being used.
     """
     return read_dataset(dataset_dir, [split], masks).usable().splits[split]
-
-
-def split_off(train: Annotations, fraction: float, seed: int) -> tuple[Annotations, Annotations]:
-    """The images of a training split divided by chance into training and validation, at least one each."""
-    order = np.random.default_rng([seed, len(train)]).permutation(len(train))
-    count = min(max(round(fraction * len(train)), 1), len(train) - 1)
-    kept, taken = np.sort(order[count:]), np.sort(order[:count])
-    return train.subset(kept), train.subset(taken, "valid")

@@ -46,10 +46,13 @@ class SplitData:
 def use(raw: RawSplit, problems: Problems) -> SplitData:
     """Look for the pictures, and apply the rules for what the files say."""
     file = raw.files.file
-    located = locate(raw.names, raw.files, problems)
     stated = np.array(raw.sizes, np.int64).reshape(-1, 2)
-    sizes_hw, is_as_stored = _look_at_headers(located, stated, raw, problems)
-    is_usable = sizes_hw.any(axis=1)
+    if raw.files.format == "python":
+        located, sizes_hw, is_as_stored = Located(raw.names, []), stated, np.zeros(len(raw), np.bool_)
+    else:
+        located = locate(raw.names, raw.files, problems)
+        sizes_hw, is_as_stored = _look_at_headers(located, stated, raw, problems)
+    is_usable = sizes_hw[:, 0] > 0
     check_share("images", len(raw), int(is_usable.sum()), raw, problems)
 
     images, labels = np.array(raw.images, np.int64), np.array(raw.labels, np.int64)

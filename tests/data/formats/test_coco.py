@@ -148,7 +148,7 @@ def test_a_line_number_is_right_far_into_a_large_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_refused(tmp_path: Path, tables: dict[str, list[Any]], complaint: str) -> None:
+def test_what_is_refused(tmp_path: Path, tables: dict[str, Any], complaint: str) -> None:
     assert complaint in said(write_coco(tmp_path, **tables), "error")
 
 
