@@ -20,7 +20,9 @@ MODULES = {
 }
 # A module imports from its own layer or lower ones.
 LAYERS = {
-    **dict.fromkeys(("errors", "types", "boxes", "masks", "classes", "coco_names", "files", "console", "version"), 0),
+    **dict.fromkeys(
+        ("errors", "types", "boxes", "masks", "classes", "coco_names", "files", "console", "version", "host_memory"), 0
+    ),
     **dict.fromkeys(("config", "devices", "distributed", "launch"), 1),
     **dict.fromkeys(("models", "data"), 2),
     **dict.fromkeys(("weights", "inference"), 3),

@@ -2,8 +2,6 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 
@@ -11,13 +9,10 @@ import psutil
 import torch
 from typing_extensions import Self
 
+from rfdetr.host_memory import free_memory
+
 GIB = 2**30
 SECONDS_BETWEEN_LOOKS = 0.01
-# Limit, use and reclaimable use of a control group: version 2, then 1.
-_CGROUP_FILES = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-)
 
 
 def held_memory(device: torch.device) -> int:
@@ -33,31 +28,7 @@ def usable_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + held_memory(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
-    return held_memory(device) + min(psutil.virtual_memory().available, *cgroup_rooms())
-
-
-def cgroup_rooms(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Bytes that are left in each control group around this process: a container has less memory than its machine."""
-    lines = membership.read_text().splitlines() if membership.exists() else []
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers in ("", "memory"):
-            root = mount / controllers
-            group = root / path.lstrip("/")
-            # What a container sees as its path may be one outside of it; then its own group is the root here.
-            for folder in (group, *group.parents):
-                yield from _room(folder)
-                if folder == root:
-                    break
-
-
-def _room(group: Path) -> Iterator[int]:
-    for limit, used, reclaimable in _CGROUP_FILES:
-        try:
-            room = int((group / limit).read_text()) - int((group / used).read_text())
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # of the other version, or no limit
-            continue
-        yield room + sum(int(stat.get(name, 0)) for name in reclaimable)
+    return held_memory(device) + free_memory()
 
 
 def return_free_memory() -> None:

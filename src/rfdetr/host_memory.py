@@ -1,0 +1,41 @@
+"""The memory that is left on this machine, and for its containers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+# Limit, use and reclaimable use of a control group: version 2, then 1.
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
+
+
+def free_memory() -> int:
+    """Bytes that nobody holds and this process may."""
+    return min(psutil.virtual_memory().available, *cgroup_rooms())
+
+
+def cgroup_rooms(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes that are left in each control group around this process: a container has less memory than its machine."""
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers in ("", "memory"):
+            root = mount / controllers
+            group = root / path.lstrip("/")
+            # What a container sees as its path may be one outside of it; then its own group is the root here.
+            for folder in (group, *group.parents):
+                yield from _room(folder)
+                if folder == root:
+                    break
+
+
+def _room(group: Path) -> Iterator[int]:
+    for limit, used, reclaimable in _CGROUP_FILES:
+        try:
+            room = int((group / limit).read_text()) - int((group / used).read_text())
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # of the other version, or no limit
+            continue
+        yield room + sum(int(stat.get(name, 0)) for name in reclaimable)
