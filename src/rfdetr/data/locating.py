@@ -103,7 +103,9 @@ class _Folders:
             yield from (f"{folder}/{name}" if folder else name for name in names)
 
     def pictures(self) -> set[str]:
-        return {name for name in self._names() if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}  # noqa: PTH122
+        """Without hidden files: archives made on a Mac hold `._cat.jpg`, which is no picture."""
+        files = (name for name in self._names() if name.rpartition("/")[2][0] != ".")
+        return {name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}  # noqa: PTH122
 
 
 def _folded(name: str) -> str:

@@ -99,6 +99,11 @@ def test_rows_left_out(tmp_path: Path, row: str, complaint: str) -> None:
     assert problems == [f"warning {FILE}: {complaint}"]
 
 
+def test_where_most_cannot_be_used_that_is_an_error(tmp_path: Path) -> None:
+    _, problems = read_split(csv_tables, dataset(tmp_path, HEADER + ROW + ROW.replace("10", "ten") * 2))
+    assert problems[0] == f"error {FILE}: 2 of 3 rows with objects cannot be used: see the warnings for why"
+
+
 NAMES = "The first line must name filename, class, xmin, ymin, xmax, ymax (width and height are optional), got"
 NONE = "no column filename, class, xmin, ymin, xmax, ymax"
 ENCODING = "not a text file in UTF-8 (save it with this encoding)"

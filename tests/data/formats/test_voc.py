@@ -145,6 +145,18 @@ def test_an_image_goes_with_its_broken_file(tmp_path: Path, content: str, kind: 
     assert problems == [f"warning train/b.xml: XML files {kind} (left out with their images) (1): train/b.xml {reason}"]
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        pytest.param(xml(thing(""), thing(""), thing()), "2 of 3 objects", id="objects"),
+        pytest.param("<annotation>", "1 of 1 XML files", id="files"),
+    ],
+)
+def test_where_most_cannot_be_used_that_is_an_error(tmp_path: Path, content: str, complaint: str) -> None:
+    _, problems = read_split(voc, dataset(tmp_path, content))
+    assert problems[0] == f"error train: {complaint} cannot be used: see the warnings for why"
+
+
 def test_an_image_without_objects_is_background(tmp_path: Path) -> None:
     raw, problems = read_split(voc, dataset(tmp_path, xml()))
     assert raw.names == ["a.jpg"]

@@ -133,7 +133,7 @@ def test_lines_left_out(tmp_path: Path, line: str, complaint: str) -> None:
 
 
 def test_a_thousand_equal_defects_are_one_line(tmp_path: Path) -> None:
-    files = {f"train/labels/{i}.txt": "0 .5 .5 .2\n" for i in range(1000)}
+    files = {f"train/labels/{i}.txt": "0 .5 .5 .2\n0 .5 .5 .2 .2" for i in range(1000)}
     pictures = {f"train/images/{i}.jpg": "" for i in range(1000)}
     raw, problems = read_split(yolo, write(tmp_path, {"data.yaml": YAML, **files, **pictures}))
     assert len(raw) == 1000
@@ -181,6 +181,18 @@ def test_empty_and_negative_boxes_are_left_to_the_rules_for_all_formats(tmp_path
 )
 def test_class_indices_without_a_name_are_an_error(tmp_path: Path, lines: str, complaint: str) -> None:
     assert read_split(yolo, dataset(tmp_path, lines))[1] == [f"error train/labels/a.txt: {complaint}"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        pytest.param("0,.5,.5,.2,.2\n" * 2 + "0 .5 .5 .2 .2\n", "2 of 3 lines", id="lines"),
+        pytest.param(b"\xff", "1 of 1 images", id="images"),
+    ],
+)
+def test_where_most_cannot_be_used_that_is_an_error(tmp_path: Path, labels: str | bytes, complaint: str) -> None:
+    _, problems = read_split(yolo, dataset(tmp_path, labels))
+    assert problems[0] == f"error train/labels: {complaint} cannot be used: see the warnings for why"
 
 
 def test_pixels_all_over_are_an_error(tmp_path: Path) -> None:
@@ -238,8 +250,8 @@ def test_a_label_file_that_is_a_broken_link(tmp_path: Path) -> None:
     dataset(tmp_path, "")
     (tmp_path / "train/labels/a.txt").unlink()
     (tmp_path / "train/labels/a.txt").symlink_to(tmp_path / "gone.txt")
-    raw, problems = read_split(yolo, tmp_path)
-    assert len(raw) == 0
+    raw, problems = read_split(yolo, write(tmp_path, {"train/images/b.jpg": "", "train/labels/b.txt": ""}))
+    assert raw.names == ["b.jpg"]
     assert problems == [
         "warning train/labels/a.txt: label files that cannot be read (left out with their images) (1): "
         "train/labels/a.txt (No such file or directory)"

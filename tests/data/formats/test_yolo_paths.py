@@ -89,12 +89,12 @@ def test_a_path_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_absolute_paths_of_another_machine(tmp_path: Path) -> None:
-    yaml = NAMES + "train: /content/Cats-1/train/images\nval: /content/Cats-1/valid/images"
+    yaml = NAMES + "train: /content/Cats-1/train/images\nval: C:\\Cats-1\\valid\\images"
     found, problems = images(write(tmp_path, {"data.yaml": yaml, **ROBOFLOW}))
     assert found == ALL
     assert problems == [
         "warning data.yaml: train: /content/Cats-1/train/images: no such folder; train/images is read instead",
-        "warning data.yaml: val: /content/Cats-1/valid/images: no such folder; valid/images is read instead",
+        "warning data.yaml: val: C:\\Cats-1\\valid\\images: no such folder; valid/images is read instead",
     ]
 
 
@@ -154,6 +154,12 @@ def test_nothing_outside_of_the_dataset_is_read(tmp_path: Path, path: str) -> No
         f"error data.yaml: train: {path.replace(f'{root}/', '')}: leads to {tmp_path}/other/images, out of the dataset "
         "ROOT. Move it inside, or set `path` to the absolute path of a folder that holds all splits"
     ]
+
+
+def test_a_neighbour_is_not_taken_for_what_roboflow_means(tmp_path: Path) -> None:
+    write(tmp_path, {"train/images/neighbour.jpg": ""})
+    yaml = {"data.yaml": NAMES + "train: ../train/images"}
+    assert images(write(tmp_path / "mine", yaml | ROBOFLOW)) == (ALL, [])
 
 
 def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

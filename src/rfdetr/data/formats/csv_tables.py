@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from rfdetr.config.runs import Split
+from rfdetr.data.cleaning import check_share
 from rfdetr.data.formats.folders import VALIDATION_NAMES, Presence
 from rfdetr.data.formats.named_classes import NamedClasses
 from rfdetr.data.problems import Problems, brief
@@ -103,8 +104,8 @@ def read(files: SplitFiles, masks: bool, problems: Problems) -> RawSplit:
             if missing:
                 problems.error(files.file, _no_columns(missing, table))
                 return raw
-            for row in table:
-                _take(row, raw, rows, classes, problems)
+            left_out = sum(not _take(row, raw, rows, classes, problems) for row in table)
+            check_share("rows with objects", len(raw.images) + left_out, len(raw.images), raw, problems)
     except OSError as error:
         problems.error(files.file, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
@@ -197,27 +198,29 @@ def _places(header: list[str]) -> dict[str, int]:
     return {column: place for column, place in found.items() if place is not None}
 
 
-def _take(row: _Row, raw: RawSplit, rows: dict[str, int], classes: NamedClasses, problems: Problems) -> None:
+def _take(row: _Row, raw: RawSplit, rows: dict[str, int], classes: NamedClasses, problems: Problems) -> bool:
+    """Whether the row can be used; if not, that is noted."""
     file = raw.files.file
     if row.has_more or not row.name or "\0" in row.name:
         kind = "rows with more cells than the header (left out)" if row.has_more else "rows without a file (left out)"
         problems.warning(file, kind, f"line {row.line}")
-        return
+        return False
     image = rows.get(row.name)
     if image is None:
         image = rows[row.name] = raw.add_image(row.name, len(rows) + 1, _size_hw(row))
     if not row.label and not any(row.corners):
-        return
+        return True
     try:
         left, top, right, bottom = map(_number, row.corners)
     except ValueError:
         given = brief(" ".join(corner or "nothing" for corner in row.corners))
         problems.warning(file, "rows whose box is not four numbers (left out)", f"line {row.line} has {given}")
-        return
+        return False
     if not row.label:
         problems.warning(file, "rows without a class (left out)", f"line {row.line}")
-        return
+        return False
     raw.add_object(image, classes.row(row.label), (left, top, right - left, bottom - top), row.line)
+    return True
 
 
 def _number(text: str) -> float:

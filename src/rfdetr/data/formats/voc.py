@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import ElementTree, EntitiesForbidden
 
+from rfdetr.data.cleaning import check_share
 from rfdetr.data.formats.folders import images_among, list_files, read_text, same_text, stem_of
 from rfdetr.data.formats.named_classes import NamedClasses
 from rfdetr.data.formats.voc_layout import VocParts, find, xml_files
@@ -28,9 +29,12 @@ def read(files: SplitFiles, masks: bool, problems: Problems) -> RawSplit:
     raw = RawSplit(files, outlines=Outlines() if masks else None)
     try:
         reader = _Reader(raw, problems)
-        for name in _names(files, problems):
+        names = _names(files, problems)
+        for name in names:
             reader.take(name)
         reader.classes.finish(raw)
+        check_share("XML files", len(names), len(raw), raw, problems)
+        check_share("objects", len(raw.images) + reader.objects_left_out, len(raw.images), raw, problems)
     except OSError as error:
         problems.error(error.filename or files.file, f"cannot be read: {error.strerror}")
     return raw
@@ -73,6 +77,7 @@ class _Reader:
         self.image_of_stem = {same_text(stem_of(name)): name for name in reversed(images_among(names))}
         self.classes = NamedClasses()
         self.files: list[str] = []  # of each image
+        self.objects_left_out = 0
         raw.place = lambda raw, row: f"{self.short}{self.files[raw.images[row]]} object {raw.object_ids[row]}"
 
     def take(self, name: str) -> None:
@@ -129,9 +134,11 @@ class _Reader:
             box = _box(entry, polygon)
         except ValueError as error:
             self._warn("objects without a box `<bndbox>` of four numbers (left out)", file, number, f" has {error}")
+            self.objects_left_out += 1
             return
         if not name:
             self._warn("objects without a name (left out)", file, number)
+            self.objects_left_out += 1
             return
         self.raw.add_object(image, self.classes.row(name), box, number, polygons=[polygon] if polygon else ())
 

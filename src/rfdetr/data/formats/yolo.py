@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfdetr.config.runs import Split
+from rfdetr.data.cleaning import check_share
 from rfdetr.data.formats.folders import same_text, stem_of
 from rfdetr.data.formats.yolo_file import find_data_file, read_data_file
 from rfdetr.data.formats.yolo_images import list_images
@@ -79,6 +80,7 @@ def read(files: SplitFiles, masks: bool, problems: Problems) -> RawSplit:
         images = list_images(parts.sources, files.dataset_dir, problems)
         for folder in sorted(images):
             reader.take(folder, sorted(images[folder]))
+        check_share("images", sum(map(len, images.values())), len(raw), raw, problems)
     except OSError as error:
         problems.error(error.filename or files.file, f"cannot be read: {error.strerror}")
     reader.finish()

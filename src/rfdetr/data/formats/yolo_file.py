@@ -99,10 +99,11 @@ def _parse(text: str) -> Any:
     try:
         return yaml.load(text, _Text)  # noqa: S506 - makes nothing but text, lists and mappings
     except yaml.YAMLError as error:
+        if isinstance(error, yaml.reader.ReaderError):
+            raise ValueError(f"not YAML in line {text[: error.position].count(chr(10)) + 1}: {error.reason}") from None
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or getattr(error, "reason", error)
-        raise ValueError(f"not YAML{line}: {reason}") from None
+        raise ValueError(f"not YAML{line}: {getattr(error, 'problem', error)}") from None
     except RecursionError:
         raise ValueError("not YAML: brackets in brackets without end") from None
 

@@ -49,6 +49,7 @@ class Lines:
         self.files = files
         self.problems = problems
         self.label_files: list[str] = []  # of each image; empty where there is none
+        self.left_out = 0  # lines noted as unusable
         self.images = array("q")  # row of each line's image
         self.numbers = array("q")  # of each line in its file
         self.values = array("d")  # class, cx, cy, w, h of each
@@ -64,7 +65,7 @@ class Lines:
             try:
                 values = [*map(float, line.split())]
             except ValueError:
-                self._warn(file, number, "something else than numbers separated by blanks", brief(line.decode()))
+                self.leave_out(file, number, "something else than numbers separated by blanks", brief(line.decode()))
                 continue
             if keypoint_numbers and len(values) == 5 + keypoint_numbers:
                 del values[5:]
@@ -93,11 +94,13 @@ class Lines:
     def _refuse(self, values: list[float], file: str, number: int) -> None:
         if len(values) == 6:
             kind = f"six numbers, as predictions with scores have them; labels are {_FORMS}"
-            self._warn(file, number, kind, shown(values))
+            self.leave_out(file, number, kind, shown(values))
         elif values:
-            self._warn(file, number, f"another count of numbers than {_FORMS}", f"{len(values)}")
+            self.leave_out(file, number, f"another count of numbers than {_FORMS}", f"{len(values)}")
 
-    def _warn(self, file: str, number: int, kind: str, given: str) -> None:
+    def leave_out(self, file: str, number: int, kind: str, given: str) -> None:
+        """Note a line as unusable."""
+        self.left_out += 1
         example = f"{self.short(file)} line {number} has {given}"
         self.problems.warning(file, f"lines with {kind} (left out)", example, group=self.files.file)
 

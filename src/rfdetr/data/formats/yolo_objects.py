@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from rfdetr.data.cleaning import check_share
 from rfdetr.data.formats.yolo_labels import Lines, shown
 from rfdetr.data.raw import Outlines, RawSplit, column
 
@@ -19,7 +20,9 @@ _FEW_LINES = 3  # too few to tell what all lines are like
 def add_objects(raw: RawSplit, lines: Lines) -> None:
     """Fill the split with the objects of its lines; note those that cannot be used."""
     values = column(lines.values, np.float64, 5)
+    total = len(values) + lines.left_out
     usable = _usable(values, lines, len(raw.categories))
+    check_share("lines", total, total - lines.left_out, raw, lines.problems)
     points = column(lines.points, np.int64)
     _suspect_corners(values[usable & (points == 0), 1:], lines)
     raw.images = _as_array(column(lines.images, np.int64)[usable])
@@ -60,8 +63,8 @@ def _usable(values: Float64[np.ndarray, "N 5"], lines: Lines, num_classes: int) 
         is_named = is_whole & (index >= 0) & (index < num_classes)
         is_within = ((centre >= -TOLERANCE) & (centre <= 1 + TOLERANCE) & (size <= 1 + TOLERANCE)).all(axis=1)
     notes = _Notes(lines, values)
-    notes.warn(~is_finite, "numbers that are not finite")
-    notes.warn(is_finite & ~is_whole, "a class index that is not a whole number")
+    notes.leave_out(~is_finite, "numbers that are not finite")
+    notes.leave_out(is_finite & ~is_whole, "a class index that is not a whole number")
     notes.foreign(is_whole & ~is_named, index[is_whole], num_classes)
     notes.outside(is_named & ~is_within, int(is_named.sum()))
     return np.asarray(is_named & is_within)
@@ -75,29 +78,27 @@ class _Notes:
     def example(self, row: int) -> str:
         return f"{self.lines.place(row)} has {shown(self.values[row].tolist())}"
 
-    def add(self, rows: np.ndarray, kind: str, is_error: bool) -> None:
-        problems = self.lines.problems
+    def leave_out(self, rows: np.ndarray, kind: str) -> None:
         for row in np.flatnonzero(rows).tolist():
-            file = self.lines.label_files[self.lines.images[row]]
-            note = problems.error if is_error else problems.warning
-            note(file, kind, self.example(row), group=self.lines.files.file)
+            self.lines.leave_out(self.file(row), self.lines.numbers[row], kind, shown(self.values[row].tolist()))
 
-    def warn(self, rows: np.ndarray, kind: str) -> None:
-        self.add(rows, f"lines with {kind} (left out)", is_error=False)
+    def file(self, row: int) -> str:
+        return self.lines.label_files[self.lines.images[row]]
 
     def foreign(self, rows: np.ndarray, indices: np.ndarray, num_classes: int) -> None:
         """All labels may be meant otherwise, so that it does not do to leave out these."""
-        file = self.lines.files.parts.data_file.name
+        name = self.lines.files.parts.data_file.name
         names = "1 name, index 0" if num_classes == 1 else f"{num_classes} names, indices 0 to {num_classes - 1}"
-        kind = f"class indices without a name ({file} has {names})"
+        kind = f"class indices without a name ({name} has {names})"
         if indices.size and indices.max() == num_classes and indices.min() > 0:
             kind += f". They go from {indices.min():g} to {num_classes}, but counting starts at 0: subtract 1 from each"
-        self.add(rows, kind, is_error=True)
+        for row in np.flatnonzero(rows).tolist():
+            self.lines.problems.error(self.file(row), kind, self.example(row), group=self.lines.files.file)
 
     def outside(self, rows: np.ndarray, total: int) -> None:
         number = int(rows.sum())
         if number <= max(total / 2, _FEW_LINES):
-            self.warn(rows, "boxes outside of the image (numbers are fractions of its sides, 0 to 1)")
+            self.leave_out(rows, "boxes outside of the image (numbers are fractions of its sides, 0 to 1)")
             return
         examples = ", ".join(map(self.example, np.flatnonzero(rows)[:3].tolist()))
         text = (

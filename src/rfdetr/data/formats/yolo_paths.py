@@ -1,6 +1,7 @@
 """Which folders and text files the paths of data.yaml mean. Those of other machines are looked for in the dataset."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ Sources = tuple[Path, ...]
 """Folders of images, or text files with their paths."""
 
 _USUAL_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": VALIDATION_NAMES, "test": ("test",)}
+
+
+_DRIVE = re.compile("^[A-Za-z]:/")
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _find(entry: str, place: _Place) -> tuple[Path, str | None]:
     Raises:
         _NotFoundError: says why there is none.
     """
-    path = entry if Path(place.base, entry).exists() else entry.replace("\\", "/")
+    path = entry if Path(place.base, entry).exists() else _DRIVE.sub("/", entry.replace("\\", "/"))
     plain = os.path.normpath(os.path.join(place.base, os.path.expanduser(path)))  # noqa: PTH111, PTH118
     inside = _seen_from(place.root, plain)
     if inside and Path(inside).exists():
