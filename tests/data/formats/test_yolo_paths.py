@@ -162,6 +162,15 @@ def test_a_neighbour_is_not_taken_for_what_roboflow_means(tmp_path: Path) -> Non
     assert images(write(tmp_path / "mine", yaml | ROBOFLOW)) == (ALL, [])
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 3000])
+def test_paths_that_no_folder_can_have(tmp_path: Path, path: str) -> None:
+    yaml = f"{NAMES}path: {path}\ntrain: [train/images, {path}, list.txt]"
+    found, problems = images(write(tmp_path, {"data.yaml": yaml, "list.txt": f"{path}\na\0b\n/{path}", **ROBOFLOW}))
+    assert found["train"] == ["train/images/train.jpg"]
+    assert any("line 2 'a\\x00b'" in problem for problem in problems)
+    assert not any("File name too long" in problem for problem in problems)
+
+
 def test_symbolic_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     write(tmp_path, {"store/images/a.jpg": "", "store/labels/a.txt": BOX, "mine/data.yaml": NAMES})
     (tmp_path / "mine/train").symlink_to(tmp_path / "store")
@@ -189,7 +198,7 @@ def test_lines_of_a_text_file(tmp_path: Path, line: str, is_read: bool) -> None:
     assert problems == (
         []
         if is_read
-        else [f"warning train.txt: paths that lead out of the dataset ROOT (left out) (1): line 3 {line.strip()}"]
+        else [f"warning train.txt: paths that lead out of the dataset ROOT (left out) (1): line 3 {line.strip()!r}"]
     )
 
 

@@ -96,7 +96,7 @@ class Presence:
 def _all_names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208 - Path objects for 100,000 files take a second
-    except OSError:
+    except (OSError, ValueError):  # none, or no name of a folder
         return []
 
 

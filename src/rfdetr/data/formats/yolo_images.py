@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rfdetr.data.formats.folders import Presence, images_among, is_inside, read_text, walk
-from rfdetr.data.problems import Problems
+from rfdetr.data.problems import Problems, brief
 
 Images = dict[str, list[str]]
 """Absolute path of a folder -> names of images in it."""
@@ -42,9 +42,9 @@ def _of_list(file: Path, root: Path, problems: Problems) -> Images:
         if not text or text.startswith("#"):
             continue
         path = _meant(text, beside, top, present)
-        if path is None:
-            kind = f"paths that lead out of the dataset {top} (left out)"
-            problems.warning(file, kind, f"line {number} {text}")
+        if path is None or "\0" in path:
+            kind = f"paths that lead out of the dataset {top}" if path is None else "lines that are no paths"
+            problems.warning(file, f"{kind} (left out)", f"line {number} {brief(text)}")
             continue
         folder, _, name = path.rpartition("/")
         images.setdefault(folder, []).append(name)

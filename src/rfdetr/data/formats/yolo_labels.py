@@ -3,8 +3,8 @@
 import os
 from array import array
 from collections.abc import Iterable
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from math import isfinite, nan
-from pathlib import Path
 
 from rfdetr.data.formats.folders import same_text
 from rfdetr.data.problems import Problems, brief
@@ -23,10 +23,10 @@ def label_folder(images: str, root: str) -> str:
     for place in reversed(range(len(parts))):
         if parts[place] == "images":
             folder = os.path.normpath("/".join((root, *parts[:place], "labels", *parts[place + 1 :])))
-            if Path(folder).is_dir():
+            if os.path.isdir(folder):  # noqa: PTH112
                 return folder
     among = f"{images}/labels"
-    return among if Path(among).is_dir() else images
+    return among if os.path.isdir(among) else images  # noqa: PTH112 - Path.is_dir() raises for names that are too long
 
 
 def label_files(folder: str) -> dict[str, str]:
@@ -37,8 +37,10 @@ def label_files(folder: str) -> dict[str, str]:
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - Path objects for 100,000 files take a second
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG):
+            return {}
+        raise
     return {same_text(name[:-4]): f"{folder}/{name}" for name in names if name.endswith(".txt") and name[0] != "."}
 
 

@@ -57,11 +57,11 @@ def _places(data: DataFile) -> list[_Place]:
     path = os.path.expanduser(data.path.replace("\\", "/"))  # noqa: PTH111 - keeps unknown users as they are
     if os.path.isabs(path):  # noqa: PTH117
         path = os.path.normpath(path)
-        return [_Place(path, path), here] if Path(path).is_dir() else [here]
+        return [_Place(path, path), here] if os.path.isdir(path) else [here]  # noqa: PTH112 - as _exists()
     places = []
     for start in (folder, os.getcwd()):  # noqa: PTH109
         base = _seen_from(folder, os.path.normpath(f"{start}/{path}"))
-        if base and Path(base).is_dir():
+        if base and os.path.isdir(base):  # noqa: PTH112
             places.append(_Place(folder, base))
     return [*places, here]
 
@@ -122,28 +122,32 @@ def _find(entry: str, place: _Place) -> tuple[Path, str | None]:
     Raises:
         _NotFoundError: says why there is none.
     """
-    path = entry if Path(place.base, entry).exists() else _DRIVE.sub("/", entry.replace("\\", "/"))
+    path = entry if _exists(f"{place.base}/{entry}") else _DRIVE.sub("/", entry.replace("\\", "/"))
     plain = os.path.normpath(os.path.join(place.base, os.path.expanduser(path)))  # noqa: PTH111, PTH118
     inside = _seen_from(place.root, plain)
-    if inside and Path(inside).exists():
+    if inside and _exists(inside):
         return _checked(Path(inside)), None
     if os.path.isabs(path):  # noqa: PTH117
-        if not Path(plain).exists():
+        if not _exists(plain):
             parts = plain.strip("/").split("/")
             ends = (Path(place.base, *parts[start:]) for start in range(1, len(parts)))
-            if end := next((end for end in ends if end.exists()), None):
+            if end := next((end for end in ends if _exists(str(end))), None):
                 return _checked(end), f"no such folder; {_shown(end, place)} is read instead"
     elif stripped := _without_climbs(path):
         # Roboflow writes `../train/images` and means `train/images`.
         plain_inside = os.path.normpath(f"{place.base}/{stripped}")
-        if is_inside(plain_inside, place.root) and Path(plain_inside).exists():
+        if is_inside(plain_inside, place.root) and _exists(plain_inside):
             return _checked(Path(plain_inside)), None
-    if not inside and Path(plain).exists():
+    if not inside and _exists(plain):
         raise _NotFoundError(
             f"leads to {plain}, out of the dataset {place.root}. Move it inside, or set `path` to the absolute path "
             "of a folder that holds all splits"
         )
     raise _NotFoundError(f"no such folder or text file in {place.base}")
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists() raises for names that are too long
 
 
 def _without_climbs(path: str) -> str:
