@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Shaped
 from PIL import Image
 
 from rfdetr import masks as mask_ops
@@ -126,8 +126,8 @@ def _draw_affine(rng: np.random.Generator, geometry: Geometry, recipe: Recipe) -
     """The picture grows and shrinks with its region standing still, so the region does the opposite."""
     angle = math.radians(rng.uniform(-recipe.degrees, recipe.degrees))
     gain = rng.uniform(1 - recipe.scale, 1 + recipe.scale)
-    right, down = rng.uniform(-recipe.translate, recipe.translate, 2)
-    lean_x, lean_y = np.tan(np.radians(rng.uniform(-recipe.shear, recipe.shear, 2)))
+    right, down = rng.uniform(-recipe.translate, recipe.translate, 2).tolist()
+    lean_x, lean_y = np.tan(np.radians(rng.uniform(-recipe.shear, recipe.shear, 2))).tolist()
     x1, y1, x2, y2 = geometry.crop_xyxy
     width, height = geometry.extent
     x, y = (x1 + x2) / 2 - right * width, (y1 + y2) / 2 - down * height
@@ -176,10 +176,12 @@ def _seen(geometry: Geometry, image_hw: tuple[int, int], size_hw: tuple[int, int
     return max(0, math.ceil(first - 1e-6)), min(size_hw[axis], math.floor(last + 1e-6))
 
 
-def _mean_color(pixels: Pixels) -> Pixels:
+def _mean_color(pixels: Pixels) -> Shaped[np.ndarray, "1 1 channels"]:
     """The mean of every eighth pixel, one pixel large, in its own kind of numbers."""
     mean = pixels[::8, ::8].mean(axis=(0, 1), keepdims=True)
-    color: Pixels = (mean if pixels.dtype.kind == "f" else mean.round()).astype(pixels.dtype)
+    color: Shaped[np.ndarray, "1 1 channels"] = (mean if pixels.dtype.kind == "f" else mean.round()).astype(
+        pixels.dtype
+    )
     return color
 
 
@@ -206,7 +208,7 @@ def _turn(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Pixel
     return _warp(part, to_part @ back, size_hw)
 
 
-def _warp(pixels: Pixels, matrix: Matrix, size_hw: tuple[int, int]) -> Pixels:
+def _warp(pixels: Pixels, matrix: Matrix, size_hw: tuple[int, int]) -> Shaped[np.ndarray, "rows columns channels"]:
     """Bilinear; `matrix` leads from the result to the pixels. Beyond them is their mean colour."""
     size_wh, coefficients = size_hw[::-1], matrix[:2].ravel().tolist()
     mean = _mean_color(pixels).ravel()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool
 
+from rfdetr.data.channels import Pixels
 from rfdetr.data.colour import blended
 from rfdetr.data.geometry import MIN_VISIBLE
 from rfdetr.data.scenes import Scene, bounds, joined
@@ -34,18 +35,19 @@ def mosaic(tiles: Sequence[Tile], show: Callable[[int, tuple[int, int]], Scene],
     canvas = np.empty((size, size, scenes[0].pixels.shape[2]), dtype=scenes[0].pixels.dtype)
     for scene, (left, top, right, bottom) in zip(scenes, tiles, strict=True):
         canvas[top:bottom, left:right] = scene.pixels
-    return joined(canvas, [_in_tile(scene, tile, size) for scene, tile in zip(scenes, tiles, strict=True)])
+    return joined(canvas, [_in_tile(scene, tile, canvas) for scene, tile in zip(scenes, tiles, strict=True)])
 
 
-def _in_tile(scene: Scene, tile: Tile, size: int) -> Scene:
-    left, top, right, bottom = tile
+def _in_tile(scene: Scene, tile: Tile, canvas: Pixels) -> Scene:
+    """The objects of a tile in the whole canvas."""
+    (left, top, right, bottom), size = tile, len(canvas)
     scale = np.array([right - left, bottom - top, right - left, bottom - top], dtype=np.float32) / size
     boxes = scene.boxes * scale + np.array([left, top, 0, 0], dtype=np.float32) / size
     masks = None
     if scene.masks is not None:
         masks = np.zeros((len(scene.masks), size, size), dtype=np.bool_)
         masks[:, top:bottom, left:right] = scene.masks
-    return Scene(scene.pixels, boxes.astype(np.float32), scene.labels, masks)
+    return Scene(canvas, boxes.astype(np.float32), scene.labels, masks)
 
 
 def mixup(scene: Scene, other: Scene, rng: np.random.Generator) -> Scene:
