@@ -240,24 +240,23 @@ def broken_json(folder: Path) -> None:
     (folder / "train" / "_annotations.coco.json").write_text('{"images": [\n')
 
 
-def no_image(folder: Path) -> None:
-    (folder / "train" / "2.png").unlink()
+def no_images(folder: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (folder / "train" / name).unlink()
 
 
-def no_test_split(folder: Path) -> None:
-    shutil.rmtree(folder / "test")
+def no_valid_split(folder: Path) -> None:
+    shutil.rmtree(folder / "valid")
 
 
 @pytest.mark.parametrize(
     ("spoil", "settings", "expected"),
     [
-        pytest.param(no_dataset, {}, r"^\S*data: no such folder. The dataset folder must hold train/", id="wrong path"),
+        pytest.param(no_dataset, {}, r"^\S*data: no such folder. Give the folder of a dataset", id="wrong path"),
         pytest.param(no_annotations, {}, r"split 'valid' is incomplete: no \S*_annotations.coco.json$", id="no file"),
-        pytest.param(broken_json, {}, r"_annotations.coco.json: not JSON: .* in line 2, column 1$", id="broken file"),
-        pytest.param(no_image, {}, r"images without a file in \S*train \(1\): 2.png \(id 2\)$", id="missing image"),
-        pytest.param(
-            no_test_split, {"run_test": True}, r"no split 'test'. There is: train, valid$", id="no test split"
-        ),
+        pytest.param(broken_json, {}, r"not JSON: the file ends too early in line 2, column 1$", id="broken file"),
+        pytest.param(no_images, {}, r"2 of 2 images cannot be used: see the warnings for why", id="missing images"),
+        pytest.param(no_valid_split, {}, r"no split 'valid', .* valid_fraction=0.1", id="no validation split"),
     ],
 )
 def test_a_dataset_that_cannot_be_used_is_one_error_before_training(
@@ -271,6 +270,19 @@ def test_a_dataset_that_cannot_be_used_is_one_error_before_training(
     with pytest.raises(DatasetError, match=expected):
         model.train(dataset_dir=data, output_dir=tmp_path / "output", **SETTINGS, **settings)
     assert not (tmp_path / "output").exists()
+
+
+def test_without_a_test_split_the_run_goes_on_and_validation_may_be_a_part_of_the_training_images(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco(tmp_path / "data")
+    model = RFDETR.from_checkpoint(untrained, device="cpu")
+    settings = {**SETTINGS, "run_test": True, "valid_fraction": 0.5, "use_ema": False}
+    result = model.train(dataset_dir=tmp_path / "data", output_dir=tmp_path / "output", **settings)
+    shown = capsys.readouterr()
+    assert "no test split, so that run_test has nothing to test on" in shown.err
+    assert "validation: 1 of the training images (valid_fraction=0.5, valid_seed=0), 1 are left" in shown.out
+    assert "test" not in result.metrics
 
 
 @pytest.mark.parametrize(

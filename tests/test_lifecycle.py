@@ -294,7 +294,7 @@ TABLES = {
     ),
     "one class": Table([category(5, "cat")], 5, ["cat"]),
     "90 classes": Table(NINETY, 90, [row["name"] for row in NINETY]),
-    "unicode": Table([category(1, "猫"), category(2, "chien d'arrêt 🐕"), category(3, 'a "b"\n')], 1, []),
+    "unicode": Table([category(1, "猫"), category(2, "chien d'arrêt 🐕"), category(3, 'a "b"\nc')], 1, []),
 }
 
 

@@ -11,11 +11,10 @@ from PIL import Image
 from rfdetr.cli.settings import read_configs
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.runs import ModelChoice, TrainConfig
-from rfdetr.errors import ConfigError, ImageError
+from rfdetr.errors import ConfigError
 from rfdetr.training.run import TrainingResult
 from rfdetr.weights.checkpoint import load_checkpoint
 
-from ..data.tiny_coco import write_coco
 from .stops import assert_same
 from .tiny import TINY, train_tiny
 
@@ -189,15 +188,6 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(shapes: Path, tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output_dir: cannot write to .*file: File exists"):
         train_tiny(shapes, tmp_path / "file")
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_picture_that_cannot_be_read_is_named(num_workers: int, tmp_path: Path) -> None:
-    dataset = write_coco(write_coco(tmp_path / "data"), "valid")
-    (dataset / "train" / "2.png").write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match=r"2\.png") as caught:
-        train_tiny(dataset, tmp_path / "output", num_workers=num_workers)
-    assert "Traceback" not in str(caught.value)
 
 
 def test_the_written_settings_can_be_given_back_as_a_settings_file(finished: TrainingResult) -> None:
