@@ -1,6 +1,8 @@
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -231,6 +233,34 @@ def test_a_batch_without_objects(tmp_path: Path) -> None:
     empty = read_split(write_coco(tmp_path, "valid", annotations=[]), "valid", masks=True)
     (batch,) = evaluation_loader(empty, 32, batch_size=2, num_workers=1)
     assert [target["masks"].shape for target in batch.targets] == [(0, 32, 32)] * 2
+
+
+def objects_within(thing: object) -> int:
+    """All Python objects that it leads to, code aside."""
+    known, left = set(), [thing]
+    while left:
+        item = left.pop()
+        if id(item) not in known and not isinstance(item, type | ModuleType | FunctionType):
+            known.add(id(item))
+            left += gc.get_referents(item)
+    return len(known)
+
+
+def test_datasets_hold_no_python_object_per_image(tmp_path: Path) -> None:
+    """Their reference counts would be written to, which copies the memory that forked processes share."""
+    counts = []
+    for number in (20, 60):
+        outline = [[10, 20, 40, 20, 40, 30]]
+        rows = [annotation(row, image_id=row % number, segmentation=outline) for row in range(3 * number)]
+        root = write_coco(tmp_path / str(number), images=[image(row) for row in range(number)], annotations=rows)
+        for row in {*range(number)} - {1, 2}:
+            (root / f"train/{row}.png").hardlink_to(root / "train/1.png")
+        split = read_split(root, "train", masks=True)
+        assert len(split) == number
+        counts.append(
+            [objects_within(TrainingDataset(split, "default", 0)), objects_within(EvaluationDataset(split, 32))]
+        )
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])

@@ -1,5 +1,6 @@
 """The settings that say which pictures a run sees, and how they are loaded."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,25 @@ def test_the_error_of_a_pipeline_comes_from_a_loader_process_as_it_is(dots: Path
     run = opened(dots, tmp_path, augment=lambda *parts: brightened(parts[0], [], [], None), num_workers=1)
     with pytest.raises(TrainingError, match=r"^augment: .*<lambda> failed with LookupError: no dots \(.*, line \d+\)$"):
         list(run.loader)
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_with_cache_pictures_are_decoded_once_and_the_same(
+    kind: str, number: int, dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data = Path(shutil.copytree(dots, tmp_path / "data"))
+    pictures = [
+        [pixels for step in epoch for batch in step for pixels in batch.images]
+        for epoch in epochs_of(opened(data, tmp_path / "plain", augment="default"), 2)
+    ]
+    cached = epochs_of(opened(data, tmp_path / "cached", augment="default", cache=kind, num_workers=number), 2)
+    for expected, epoch in zip(pictures, cached, strict=True):
+        seen = [pixels for step in epoch for batch in step for pixels in batch.images]
+        torch.testing.assert_close(seen, expected, rtol=0, atol=0)
+        for file in (data / "train").glob("*.png"):
+            file.unlink()
 
 
 def loading_processes(run: Run) -> list[set[int]]:

@@ -69,9 +69,10 @@ def test_a_stopped_run_ends_as_the_straight_one(
     assert_same_files(tmp_path / "stopped", tmp_path / "straight")
 
 
-def test_more_than_max_bad_images_end_the_run_which_can_go_on_once_they_are_mended(
+def test_more_than_max_bad_images_end_the_run(
     damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Once they are mended, it can go on."""
     folder = tmp_path / "run"
     with pytest.raises(
         ImageError, match=r"^2 of 10 images of the train split cannot be read, .*max_bad_images=1 "

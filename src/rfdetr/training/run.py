@@ -15,7 +15,6 @@ from rfdetr.config.model import ModelSettings
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.loading import training_loader
 from rfdetr.data.unreadable import of_all_processes
 from rfdetr.distributed import barrier, broadcast, gathered, rank_and_world_size
 from rfdetr.errors import Interrupted
@@ -32,7 +31,7 @@ from rfdetr.training.loggers import Loggers, open_loggers
 from rfdetr.training.resume import check_resumable, find_run, restore_best, say_changes
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.selection import better_kind, is_stalled, select
-from rfdetr.training.setup import decoding_size, effective_settings, epoch_batches, in_training
+from rfdetr.training.setup import effective_settings, epoch_batches, in_training, open_loader
 from rfdetr.training.signals import StopSignals
 from rfdetr.training.state import Best, Progress
 from rfdetr.training.step import TrainingStep, Wishes
@@ -132,17 +131,7 @@ class Run:
         if found:
             self.step.load_state(earlier.run or {})
         self.checkpoints = Checkpoints(self.run_dir, classes, config, self.step)
-        self.loader = training_loader(
-            train_split,
-            batches,
-            augment=config.recipe,
-            num_workers=config.num_workers,
-            at_least=decoding_size(detector.config, config),
-            # Memory is pinned for transfers to a GPU; without one torch would warn.
-            pin_memory=device.type == "cuda" and config.pin_memory is not False,
-            persistent_workers=config.persistent_workers,
-            prefetch_factor=config.prefetch_factor,
-        )
+        self.loader = open_loader(train_split, batches, detector.config, config, device)
         self.unreadable = UnreadableImages(self.progress.unreadable, config.max_bad_images)
         self.display = Display(config, batches.steps_per_epoch)
         self.loggers: Loggers | None = None

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.runs import TrainConfig
+from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, multi_scale_sizes, step_scale
 from rfdetr.data.geometry import SHORT_SIDES
+from rfdetr.data.loader import Loader
+from rfdetr.data.loading import training_loader
+from rfdetr.data.pixel_cache import cached
 from rfdetr.distributed import rank_and_world_size, world_of_environment
 from rfdetr.models.detector import Detector
 
@@ -59,6 +64,29 @@ def training_sizes(model: ModelConfig, config: TrainConfig) -> list[int]:
 def decoding_size(model: ModelConfig, config: TrainConfig) -> int:
     """Pixels of the shorter side of a picture below which it is not decoded: as much as any step can make use of."""
     return max(training_sizes(model, config)[-1], *SHORT_SIDES)
+
+
+def open_loader(
+    train_split: Annotations, batches: EpochBatches, model: ModelConfig, config: TrainConfig, device: torch.device
+) -> Loader:
+    """Loads the training images of a run; with `cache` each is decoded once."""
+    at_least = decoding_size(model, config)
+    if config.cache is not None:
+        world = world_of_environment()
+        processes = world.local_size if world else 1
+        pictures = cached(train_split.pictures, train_split.sizes_hw, at_least, config.cache, num_processes=processes)
+        train_split = replace(train_split, pictures=pictures)
+    return training_loader(
+        train_split,
+        batches,
+        augment=config.recipe,
+        num_workers=config.num_workers,
+        at_least=at_least,
+        # Memory is pinned for transfers to a GPU; without one torch would warn.
+        pin_memory=device.type == "cuda" and config.pin_memory is not False,
+        persistent_workers=config.persistent_workers,
+        prefetch_factor=config.prefetch_factor,
+    )
 
 
 def effective_settings(
