@@ -1,5 +1,6 @@
 """What the first bytes of a picture's file say of it; nothing is decoded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -49,7 +50,9 @@ def read_header(file: str | Path | BinaryIO, name: str | None = None) -> Header:
                 raise
         page = TiffPage(content)
         size_hw = upright_hw(page.size_hw, page.orientation)
-        return Header(page.size_hw, size_hw, page.num_channels, page.bits, "TIFF", len(page.file.pages))
+        return Header(
+            page.size_hw, size_hw, page.num_channels, page.bits, "TIFF", _counted(lambda: len(page.file.pages))
+        )
 
 
 def _of_image(image: Image.Image) -> Header:
@@ -60,8 +63,16 @@ def _of_image(image: Image.Image) -> Header:
         size_hw = upright_hw(upright, orientation)
     else:
         upright = upright_hw(size_hw, orientation)
-    num_frames = int(getattr(image, "n_frames", 1))
+    num_frames = _counted(lambda: getattr(image, "n_frames", 1))
     return Header(size_hw, upright, samples_per_pixel(image), bits_per_sample(image), str(image.format), num_frames)
+
+
+def _counted(count: Callable[[], int]) -> int:
+    """1 where what follows the first frame is damaged."""
+    try:
+        return int(count())
+    except Exception:  # decoders raise whatever a damaged file leads them to
+        return 1
 
 
 def _of_array(content: BinaryIO) -> Header:
