@@ -68,6 +68,22 @@ def test_metrics_and_losses_are_those_of_all_images_counted_once(
         assert {**row, **losses} == expected
 
 
+def test_images_that_cannot_be_read_are_counted_over_both(
+    seen: list[dict[str, Any]], said: list[str], folder: Path
+) -> None:
+    for process in seen:
+        assert process["damaged"]["metrics"]["num_images"] == 2
+        assert process["damaged"]["metrics"]["num_unreadable"] == 1
+        first, *lines = process["damaged"]["error"].splitlines()
+        assert first.startswith("2 of 8 images of the train split cannot be read, more than max_bad_images=1 allows.")
+        assert sorted(line.split("/")[-1][:5] for line in lines) == ["2.png", "5.png"]
+    state = load_checkpoint(folder / "refused" / "checkpoint.pth").run
+    assert state is not None
+    assert sorted(state["progress"]["unreadable"]["train"]) == [2, 5]
+    counts = [line.strip() for line in said if "cannot be read" in line]
+    assert counts == ["images that cannot be read: 2 of train (others take their places), 1 of valid (left out)"] * 2
+
+
 def test_both_have_the_same_weights_and_history(seen: list[dict[str, Any]], folder: Path) -> None:
     first, second = seen
     for run in ("straight", "stopped"):
@@ -99,7 +115,7 @@ def test_the_error_of_one_ends_both(seen: list[dict[str, Any]]) -> None:
 
 def test_each_line_is_said_once(said: list[str]) -> None:
     openings = [line for line in said if line.startswith("RF-DETR nano, ")]
-    assert len(openings) == 3 + 4 + 1
+    assert len(openings) == 5 + 4 + 1
     stops = [line.split(";")[0] for line in said if line.startswith("stopped by")]
     assert stops == [  # several processes are asked before a step, as they exchange numbers there
         "stopped by SIGTERM after epoch 1, step 3 of 5",
@@ -107,4 +123,4 @@ def test_each_line_is_said_once(said: list[str]) -> None:
         "stopped by SIGTERM after epoch 2, step 3 of 5",
     ]
     epochs = [line.split()[1] for line in said if line.startswith("epoch")]
-    assert epochs == ["1/1", "1/1", *["1/2", "2/2"] * 2]
+    assert epochs == ["1/1", "1/1", *["1/2", "2/2"] * 3]
