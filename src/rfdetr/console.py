@@ -14,6 +14,17 @@ def say(message: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def show(text: str) -> None:
+    """A text of many lines, on standard output; whoever reads it may stop before the end."""
+    # Names of files that are not text come as lone surrogates, which no encoding has.
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+    except BrokenPipeError:
+        # Python flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def warn(message: str) -> None:
     """Something the user should know and that does not stop the run, on standard error."""
     if is_heard():

@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.tiny_coco import annotation, image, write_coco
 
 from rfdetr.classes import ClassTable
 from rfdetr.data.annotations import Annotations
@@ -14,6 +13,8 @@ from rfdetr.masks import encode
 from rfdetr.report.ground_truth import pick_samples
 from rfdetr.report.marks import PALETTE
 from rfdetr.report.samples import sample_sheet
+
+from ..data.tiny_coco import annotation, image, write_coco
 
 CLASSES = ClassTable.from_categories([(3, "cat"), (7, "dog")])
 GREY = (128, 128, 128)

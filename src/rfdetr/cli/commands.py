@@ -1,7 +1,5 @@
 """What each command does: the facade's verbs, with files around them."""
 
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from json import dumps
@@ -12,11 +10,12 @@ from rfdetr.api import RFDETR, SIZES
 from rfdetr.cli.settings import changed
 from rfdetr.config.base import Config
 from rfdetr.config.commands import DemoConfig, PredictConfig
+from rfdetr.config.datasets import CheckConfig
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.presets import PRESETS
 from rfdetr.config.reference import settings_list, settings_page
 from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig, train_problems
-from rfdetr.console import say
+from rfdetr.console import say, show
 from rfdetr.files import write_yaml
 
 
@@ -26,7 +25,8 @@ class Command:
 
     summary: str
     configs: tuple[type[Config], ...]
-    run: Callable[..., None]
+    run: Callable[..., int | None]
+    """Gives the exit code; None is 0."""
     switches: Mapping[str, str] = field(default_factory=dict)
     """Name and help of further switches."""
     further: Callable[[Mapping[str, Any]], list[str]] = lambda _valid: []
@@ -91,6 +91,12 @@ def demo(config: DemoConfig) -> None:
     run_demo(config)
 
 
+def check(config: CheckConfig, json: bool) -> int:
+    from rfdetr.cli.check import run_check
+
+    return run_check(config, json)
+
+
 def settings(json: bool) -> None:
     """Print the settings of all commands, for people or for programs."""
     if json:
@@ -102,15 +108,6 @@ def settings(json: bool) -> None:
         show(settings_page(list(dict.fromkeys(configs))))
 
 
-def show(text: str) -> None:
-    """Print a text of many lines; whoever reads it may stop before the end, as `head` does."""
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
-        # Python flushes the rest at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 TRAIN = (ModelChoice, ModelSettings, TrainConfig)
 EVALUATE = (ModelChoice, ModelSettings, EvaluateConfig)
 PREDICT = (ModelChoice, ModelSettings, PredictConfig)
@@ -119,6 +116,9 @@ COMMANDS = {
     "train": Command("train on a dataset", TRAIN, train, DRY_RUN, size_problems),
     "evaluate": Command("evaluate on a split of a dataset", EVALUATE, evaluate, further=size_problems),
     "predict": Command("find objects in images", PREDICT, predict, further=size_problems),
+    "check": Command(
+        "report on a dataset before training", (CheckConfig,), check, {"json": "print JSON instead of text"}
+    ),
     "demo": Command("draw a dataset, train on it from scratch, show the result", (DemoConfig,), demo),
     "settings": Command("print the table of all settings", (), settings, {"json": "of training, as JSON"}),
 }

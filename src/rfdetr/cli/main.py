@@ -51,18 +51,20 @@ def parse(argv: Sequence[str] | None) -> tuple[Command, dict[str, Any], list[str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 2: a mistake of the user, said in one message; 130: interrupted."""
+    """Run a command.
+
+    0: done; 1: what was checked has errors; 2: a mistake of the user, said in one message; 130: interrupted.
+    """
     try:
         command, flags, problems = parse(argv)
         switches = {name: flags.pop(name) for name in command.switches}
-        command.run(*read_configs(flags, command.configs, command.further, problems), **switches)
+        return command.run(*read_configs(flags, command.configs, command.further, problems), **switches) or 0
     except RFDETRError as error:
         print(f"rfdetr: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rfdetr: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def run() -> None:

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float32, Int8, Int64, UInt8, UInt64
 
 from rfdetr.data.thumbnails import SIDE
 
 _HEAD = 1 << 16  # bytes
 _MOST_BITS = 10  # of 64 by which the hashes of similar pictures differ
 _PARTS = 4  # of a hash: similar ones have one in common
-_NEIGHBOURS = 400  # with the same part that a picture is compared with
+_NEIGHBOURS = 64  # with the same part that a picture is compared with
 _LEAST_CONTRAST = 3.0  # levels; below there is nothing to compare
 # In units of the contrast. A copy differs by its compression everywhere, another picture of the same scene somewhere.
 _MOST_DIFFERENCE, _MOST_MEAN_DIFFERENCE = 0.75, 0.12
 _BLOCK = 4096
+_COARSE = 8
+_UNIT = 32
 
 T = TypeVar("T")
 Pairs = Int64[np.ndarray, "P 2"]
@@ -74,6 +76,19 @@ def similar_pairs(thumbnails: UInt8[np.ndarray, "K side side"], is_scored: Bool[
 
     Pictures that are scored (of validation and test) also pair with others that they are mirrored or turned.
     """
+    # Equal thumbnails would make pairs without number; the first of those that are scored, or not, stands for them.
+    keys = [(bool(own), thumbnail.tobytes()) for own, thumbnail in zip(is_scored, thumbnails, strict=True)]
+    first_of = {key: row for row, key in reversed([*enumerate(keys)])}
+    stands_for = np.array([first_of[key] for key in keys], np.int64)
+    rows = np.arange(len(thumbnails))
+    has_contrast = _contrast(thumbnails) >= _LEAST_CONTRAST
+    shown = rows[(stands_for == rows) & has_contrast]
+    equal = rows[(stands_for != rows) & has_contrast]
+    pairs = shown[_different_pairs(thumbnails[shown], is_scored[shown])]
+    return np.concatenate([pairs, np.stack([stands_for[equal], equal], axis=1)])
+
+
+def _different_pairs(thumbnails: UInt8[np.ndarray, "K side side"], is_scored: Bool[np.ndarray, "K"]) -> Pairs:
     scored = np.flatnonzero(is_scored)
     rows, looks = [np.arange(len(thumbnails))], [thumbnails]
     if 0 < len(scored) < len(thumbnails):
@@ -145,21 +160,41 @@ def _look_the_same(
     thumbnails: UInt8[np.ndarray, "K side side"], first: Int64[np.ndarray, "P"], second: Int64[np.ndarray, "P"]
 ) -> Bool[np.ndarray, "P"]:
     """Whether pairs are the same but for brightness, contrast and what compression leaves."""
+    blocks = [_normalized(thumbnails[start : start + _BLOCK]) for start in range(0, len(thumbnails), _BLOCK)]
+    fine = np.concatenate([np.zeros((0, SIDE * SIDE), np.int8), *blocks])
+    cell = SIDE // _COARSE
+    coarse = fine.reshape(-1, _COARSE, cell, _COARSE, cell).mean(axis=(2, 4), dtype=np.float32).astype(np.int8)
+    # Means of parts differ by no more than the parts do: few pairs are left to look at closely.
+    left = _near(coarse.reshape(-1, _COARSE**2), first, second)
     result = np.zeros(len(first), np.bool_)
-    for start in range(0, len(first), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        one, other = _normalized(thumbnails[first[part]]), _normalized(thumbnails[second[part]])
-        difference = np.abs(one - other)
-        result[part] = (difference.max(axis=1) < _MOST_DIFFERENCE) & (difference.mean(axis=1) < _MOST_MEAN_DIFFERENCE)
+    result[left[_near(fine, first[left], second[left])]] = True
     return result
 
 
-def _normalized(thumbnails: UInt8[np.ndarray, "P side side"]) -> Float32[np.ndarray, "P pixels"]:
-    """Around 0, with a contrast of 1; NaN where there is none."""
+def _near(
+    looks: Int8[np.ndarray, "K parts"], first: Int64[np.ndarray, "P"], second: Int64[np.ndarray, "P"]
+) -> Int64[np.ndarray, "L"]:
+    """Which pairs differ little."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(first), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        difference = np.abs(looks[first[part]].astype(np.int16) - looks[second[part]])
+        is_near = difference.max(axis=1) <= _MOST_DIFFERENCE * _UNIT
+        is_near &= difference.mean(axis=1, dtype=np.float32) <= _MOST_MEAN_DIFFERENCE * _UNIT
+        found.append(start + np.flatnonzero(is_near))
+    return np.concatenate(found)
+
+
+def _normalized(thumbnails: UInt8[np.ndarray, "K side side"]) -> Int8[np.ndarray, "K pixels"]:
+    """Around 0, with a contrast of `_UNIT`."""
     pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
-    contrast = pixels.std(axis=1, keepdims=True)
-    return pixels / np.where(contrast < _LEAST_CONTRAST, np.nan, contrast)
+    pixels *= _UNIT / np.maximum(_contrast(thumbnails), 1)[:, None]
+    return np.asarray(pixels.round().clip(-127, 127), np.int8)
+
+
+def _contrast(thumbnails: UInt8[np.ndarray, "K side side"]) -> Float32[np.ndarray, "K"]:
+    return np.asarray(thumbnails.std(axis=(1, 2), dtype=np.float32))
 
 
 def groups_of(pairs: Pairs) -> list[list[int]]:

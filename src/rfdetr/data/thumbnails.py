@@ -82,4 +82,4 @@ def _thumbnail(pictures: Pictures, row: int, in_full: bool) -> Thumbnail | str:
         picture = to_eight_bits(pictures.load(row, None if in_full else SIDE))
     except ImageError as error:
         return str(error)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX).convert("L"))
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert("L"))

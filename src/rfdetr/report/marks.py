@@ -37,6 +37,7 @@ class Mark(NamedTuple):
     box: Box
     mask: Bool[np.ndarray, "height width"] | None
     text: str
+    """Empty: only its box and mask are drawn."""
     color: Color
     score: float
 
@@ -76,7 +77,8 @@ def draw_marks(image: Image.Image, found: Sequence[Mark]) -> Image.Image:
     font = ImageFont.load_default(text_height)
     marks = sorted(found, key=lambda mark: -mark.score)
     labels: list[Box] = []
-    for mark in marks:  # the best has the first choice of place
+    named = [mark for mark in marks if mark.text]
+    for mark in named:  # the best has the first choice of place
         size_wh = (round(font.getlength(mark.text)) + text_height // 2, round(1.3 * text_height))
         labels.append(_place(mark.box, size_wh, canvas.size, labels))
     for mark in sorted(marks, key=lambda mark: -mark.box_area):  # small objects lie on large ones
@@ -84,7 +86,7 @@ def draw_marks(image: Image.Image, found: Sequence[Mark]) -> Image.Image:
             _draw_mask(canvas, mark.mask, mark.color, max(1, round(line / 2)))
     for mark in reversed(marks):
         draw.rectangle(mark.box, outline=mark.color, width=line)
-    for mark, (left, top, right, bottom) in reversed([*zip(marks, labels, strict=True)]):
+    for mark, (left, top, right, bottom) in reversed([*zip(named, labels, strict=True)]):
         draw.rectangle((left, top, right, bottom), fill=mark.color)
         middle = ((left + right) / 2, (top + bottom) / 2)
         draw.text(middle, mark.text, fill=ink(mark.color), font=font, anchor="mm")

@@ -1,0 +1,69 @@
+"""Configs of the commands that look at datasets and need no model's weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from rfdetr.config.base import Config
+from rfdetr.config.model import MAX_CHANNELS, ModelConfig, ModelSettings, resolution_problems
+from rfdetr.config.presets import PRESETS, configure, unknown_size
+from rfdetr.config.runs import TrainConfig
+from rfdetr.config.values import AnyPath
+
+_PICTURES = (".jpg", ".jpeg", ".png")
+_PAGES = (".html", ".htm")
+
+
+class CheckConfig(Config):
+    """What `rfdetr check` does: reads a dataset as training would, says what is in it, what is wrong, what to set."""
+
+    dataset_dir: AnyPath
+    """Folder with the dataset, as for training."""
+    model: str = "medium"
+    """Size that is to be trained: `nano` to `large`, `base`; with masks `seg-nano` to `seg-2xlarge`."""
+    resolution: PositiveInt | None = None
+    """Resolution that is to be trained at. None: the size's own."""
+    num_queries: PositiveInt | None = None
+    """Object queries that the model is to have. None: the size's own."""
+    eval_max_dets: PositiveInt = TrainConfig.model_fields["eval_max_dets"].default
+    """Detections per image that are to count in evaluation."""
+    num_channels: int = Field(default=3, gt=0, le=MAX_CHANNELS)
+    """Channels of the pictures that the model is to take."""
+    max_image_megapixels: PositiveFloat | None = None
+    """Larger pictures are refused. None: those above 178 megapixels."""
+    masks: bool = False
+    """Outlines are needed, as for `seg-` sizes. Otherwise their defects are warnings."""
+    decode: bool = False
+    """Read every picture in full, however long it takes. Otherwise they are read reduced, for 20 seconds at most."""
+    html: AnyPath | None = None
+    """Write the report as one HTML file here, pictures included."""
+    pictures: AnyPath | None = None
+    """Write some pictures with boxes and masks drawn here, as one JPEG or PNG file."""
+    num_pictures: PositiveInt = Field(default=12, le=200)
+    """Pictures drawn in the report and in that file."""
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        size = PRESETS.get(self.model)
+        if size is None:
+            yield ("model",), f"model: {unknown_size(self.model)}"
+        elif self.resolution is not None:
+            for problem in resolution_problems(self.resolution, size.block_size):
+                yield ("model", "resolution"), problem
+        for name, allowed in (("html", _PAGES), ("pictures", _PICTURES)):
+            path = getattr(self, name)
+            if path is None:
+                continue
+            if Path(path).suffix.lower() not in allowed:
+                yield (name,), f"{name}: {path} is not the name of a {' or '.join(allowed)} file"
+            elif Path(path).resolve().is_relative_to(Path(self.dataset_dir).resolve()):
+                yield (name, "dataset_dir"), f"{name}: {path} lies in the dataset, whose files are never changed"
+
+    @property
+    def detector(self) -> ModelConfig:
+        """The model that is to be trained."""
+        return configure(PRESETS[self.model], ModelSettings(resolution=self.resolution, num_queries=self.num_queries))
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.masks or self.detector.segmentation_head
