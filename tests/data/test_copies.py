@@ -136,3 +136,10 @@ def test_without_time_it_is_a_sample_and_says_so(tmp_path: Path) -> None:
     splits = read_dataset(write_scenes(tmp_path, train={"a.jpg": scene(1)})).splits
     assert find_copies(splits, in_full=False, seconds=-1).is_sample
     assert not find_copies(splits, in_full=True, seconds=-1).is_sample
+
+
+def test_a_test_split_for_which_validation_stands_in_is_no_leak(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path, train={"a.jpg": scene(1)}, valid={"b.jpg": scene(2)})
+    splits = read_dataset(root).splits
+    assert find_copies({**splits, "test": splits["valid"]}, in_full=False).leaked == {}
+    assert find_copies({**splits, "test": splits["train"]}, in_full=False).leaked.keys() == {("test", "train")}

@@ -72,7 +72,12 @@ EARLIER: Mapping[Split, tuple[Split, ...]] = {"valid": ("train",), "test": ("tra
 
 
 def find_copies(splits: Mapping[Split, Annotations], in_full: bool, seconds: float = SECONDS) -> Copies:
-    """Look at the pictures of all splits, at as many as time allows or, `in_full`, at all."""
+    """Look at the pictures of all splits, at as many as time allows or, `in_full`, at all.
+
+    A test split for which the validation split stands in, as in COCO 2017, is no split of its own.
+    """
+    if "valid" in splits and "test" in splits and _are_the_same(splits["valid"], splits["test"]):
+        splits = {name: split for name, split in splits.items() if name != "test"}
     pictures = [split.pictures for split in splits.values()]
     lengths = [len(split) for split in splits.values()]
     places = [Place(name, row, split.pictures.name(row)) for name, split in splits.items() for row in range(len(split))]
@@ -95,6 +100,10 @@ def find_copies(splits: Mapping[Split, Annotations], in_full: bool, seconds: flo
         equal=[[places[number] for number in group] for group in equal],
         similar=[[places[number] for number in group] for group in groups_of(np.array(new, np.int64).reshape(-1, 2))],
     )
+
+
+def _are_the_same(one: Annotations, other: Annotations) -> bool:
+    return len(one) == len(other) and None not in (paths := _paths(one)) and paths == _paths(other)
 
 
 def _paths(split: Annotations) -> list[Path | None]:

@@ -138,8 +138,8 @@ def _queries(numbers: Numbers) -> Iterator[Advice]:
     limit = numbers.eval_max_dets
     if most > limit:
         yield Advice(
-            f"{images_that_have(counts > limit)} more than eval_max_dets={limit} objects, so that even perfect detections "
-            f"would not reach a recall of 1: eval_max_dets={roomy}.",
+            f"{images_that_have(counts > limit)} more than eval_max_dets={limit} objects, so that even perfect "
+            f"detections would not reach a recall of 1: eval_max_dets={roomy}.",
             {"eval_max_dets": roomy},
         )
 
