@@ -15,6 +15,7 @@ from rfdetr.data.copies import Copies
 from rfdetr.data.statistics import NARROW, SplitStatistics, all_box_sizes, narrow_share
 
 _MANY_NARROW = 0.05  # part of the boxes
+_WORTH_IT = 0.8  # of the narrow boxes: a resolution that leaves more is not
 _WIDE_ENOUGH = 32.0  # pixels: boxes that a smaller size finds as well
 _FEW_STEPS, _MANY_STEPS, _STEPS_PER_EPOCH = 2_000, 100_000, 20
 _LEAST_STEPS = 5  # of an epoch: smaller datasets are repeated
@@ -78,14 +79,15 @@ def _resolution(numbers: Numbers) -> Iterator[Advice]:
         steps = range(model.resolution + model.block_size, 2 * model.resolution + 1, model.block_size)
         left = {size: narrow_share(sizes, size / model.resolution) for size in steps}
         enough = next((size for size, share in left.items() if share <= max(_MANY_NARROW, narrow / 2)), max(left))
-        line = (
-            f"{narrow:.0%} of the boxes are narrower than {NARROW:g} pixels at {model.resolution}: "
-            f"resolution={enough} leaves {left[enough]:.0%}, for {(enough / model.resolution) ** 2:.1f} times the time "
-            "and memory per image"
-        )
-        if left[enough] > 2 * _MANY_NARROW:
-            line += "; cutting the images into tiles before training would leave fewer"
-        yield Advice(line + ".", {"resolution": enough})
+        text = f"{narrow:.0%} of the boxes are narrower than {NARROW:g} pixels at {model.resolution}"
+        tiles = "cutting the images into tiles before training would leave fewer"
+        if left[enough] > _WORTH_IT * narrow:
+            yield Advice(f"{text}, and {left[enough]:.0%} still at {enough}: {tiles}.")
+            return
+        cost = (enough / model.resolution) ** 2
+        text += f": resolution={enough} leaves {left[enough]:.0%}, for {cost:.1f} times the time and memory per image"
+        text += f"; {tiles}" * (left[enough] > 2 * _MANY_NARROW)
+        yield Advice(f"{text}.", {"resolution": enough})
     elif len(sizes):
         yield from _smaller_size(model, float(np.quantile(sizes.min(axis=1), 0.05)))
 
@@ -197,16 +199,15 @@ def _classes(numbers: Numbers) -> Iterator[Advice]:
     absent = [names[row] for row in np.flatnonzero(counts == 0)]
     if absent:
         yield Advice(f"{_few(absent)} without an object in train: what is not there cannot be learned.")
-    few = [
-        row for row in np.argsort(counts, kind="stable") if 0 < counts[row] < max(_FEW_OBJECTS, _RARE * counts.max())
-    ]
-    if few and len(counts) > 1:
+    most = int(counts.argmax())
+    limit = max(_FEW_OBJECTS, _RARE * counts[most])
+    few = [row for row in np.argsort(counts, kind="stable") if 0 < counts[row] < limit and row != most]
+    if few:
         shown = [f"{names[row]} ({counts[row]} objects in {images[row]} images)" for row in few]
         can_paste = numbers.model.segmentation_head
         more = "copy_paste=0.5 shows them more often" if can_paste else "more images of them help more than any setting"
         yield Advice(
-            f"Rare in train: {_few(shown, '')}; the most frequent, {names[int(counts.argmax())]}, has {counts.max()}: "
-            f"{more}.",
+            f"Rare in train: {_few(shown, '')}; the most frequent, {names[most]}, has {counts[most]}: {more}.",
             {"copy_paste": 0.5} if can_paste else {},
         )
     valid = numbers.splits.get("valid")
