@@ -42,6 +42,8 @@ class Annotations:
     """Class id -> category id of this file, which may differ from that of the training split."""
     segmentations: Segmentations | None = None
     """None where they were not read."""
+    shards: Int64[np.ndarray, "N"] | None = None
+    """Which shard each picture lies in. None: each is a file of its own."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -77,6 +79,7 @@ class Annotations:
             areas=self.areas[rows],
             labels=self.labels[rows],
             is_crowd=self.is_crowd[rows],
+            shards=None if self.shards is None else self.shards[images],
             segmentations=None if self.segmentations is None else self.segmentations.take(rows),
         )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from rfdetr.config.runs import Split
 from rfdetr.config.values import Samples
 from rfdetr.data import samples
-from rfdetr.data.formats import coco_layout, csv_tables, voc, yolo
+from rfdetr.data.fetching import is_address, local_path
+from rfdetr.data.formats import coco_layout, csv_tables, voc, webdataset, yolo
 from rfdetr.data.problems import Problems, raise_errors
 from rfdetr.data.raw import SplitFiles
 from rfdetr.errors import DatasetError
@@ -15,6 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 Found = Mapping[Split, SplitFiles]
 # The first that finds a training split wins, else the first that finds any.
 _FINDERS: tuple[Callable[[Path, Problems], Found], ...] = (
+    webdataset.find,
     coco_layout.find_roboflow,
     yolo.find,
     coco_layout.find_coco_2017,
@@ -26,7 +28,7 @@ _EXPECTED = (
     f"Expected one of: train/, valid/ (or val/) and test/, each with {coco_layout.ROBOFLOW} beside its images; "
     "COCO 2017's train2017/, val2017/ and annotations/instances_{train,val}2017.json; a folder of images with a COCO "
     "file per split (train.json, valid.json); YOLO's data.yaml with images/ and labels/; Pascal VOC's XML files; "
-    "CSV files with filename, class, xmin, ymin, xmax, ymax."
+    "CSV files with filename, class, xmin, ymin, xmax, ymax; tar shards as `rfdetr convert --shards` writes them."
 )
 
 
@@ -42,7 +44,9 @@ def find_dataset(dataset_dir: Source) -> tuple[Found, Problems]:
     """
     if not isinstance(dataset_dir, str | Path):
         return samples.splits_of(dataset_dir), Problems()
-    given = Path(dataset_dir)
+    if is_address(dataset_dir) and local_path(str(dataset_dir)) is None:
+        return webdataset.find_remote(str(dataset_dir)), Problems()
+    given = local_path(str(dataset_dir)) or Path(dataset_dir)
     if not given.exists():
         raise DatasetError(f"{given}: no such folder. Give the folder of a dataset. {_EXPECTED}")
     if not given.is_dir():

@@ -2,7 +2,8 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,9 +22,12 @@ class Located:
     """Pictures in the same folders that no name stands for."""
 
 
-def locate(names: list[str], files: SplitFiles, problems: Problems) -> Located:
-    """Find the file of each name. Folders are listed once: asking for each file is slow on network drives."""
-    folders = _Folders(files.root)
+def locate(names: list[str], files: SplitFiles, problems: Problems, present: Iterable[str] | None = None) -> Located:
+    """Find the file of each name among those that are `present`; None: among the files of the split's folder.
+
+    Folders are listed once: asking for each file is slow on network drives.
+    """
+    folders = _Folders(files.root, present)
     located, used = [], set()
     for name in names:
         found = _find(name, files, folders, problems)
@@ -71,15 +75,23 @@ def _plain(name: str, files: SplitFiles) -> str | None:
 class _Folders:
     """The files in the folders that have been asked about, by their names relative to a root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, present: Iterable[str] | None) -> None:
         self.root = root
         self._files: dict[str, frozenset[str]] = {}
+        self._is_complete = present is not None
+        files: defaultdict[str, list[str]] = defaultdict(list)
+        for name in present or ():
+            folder, _, own = name.rpartition("/")
+            files[folder].append(own)
+        self._files.update((folder, frozenset(names)) for folder, names in files.items())
 
     def __contains__(self, name: str) -> bool:
         folder, _, own = name.rpartition("/")
         return own in self._listing(folder)
 
     def _listing(self, folder: str) -> frozenset[str]:
+        if folder not in self._files and self._is_complete:
+            return frozenset()
         if folder not in self._files:
             try:
                 with os.scandir(self.root / folder) as entries:

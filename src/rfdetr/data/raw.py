@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rfdetr.config.runs import Split
+from rfdetr.data.members import Members
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Category:
 class SplitFiles:
     """Where a split lies."""
 
-    format: Literal["coco", "yolo", "voc", "csv", "python"]
+    format: Literal["coco", "yolo", "voc", "csv", "webdataset", "python"]
     split: Split
     dataset_dir: Path
     """Nothing outside of it is read, symbolic links aside."""
@@ -94,6 +95,8 @@ class RawSplit:
     has_outline: "array[int]" = field(default_factory=lambda: array("b"))
     object_ids: "array[int]" = field(default_factory=lambda: array("q"))
     """Of each object: its id, or its line where the format has no ids."""
+    members: Members | None = None
+    """The pictures that there are, where they lie in shards."""
     place: Callable[["RawSplit", int], str] = lambda raw, row: f"id {raw.object_ids[row]}"
     """Where the object of a row is, for messages."""
 

@@ -12,7 +12,7 @@ from rfdetr.console import warn
 from rfdetr.data import index, samples
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.class_tables import class_ids, class_table
-from rfdetr.data.formats import coco, csv_tables, voc, yolo
+from rfdetr.data.formats import coco, csv_tables, voc, webdataset, yolo
 from rfdetr.data.layout import SPLITS, Source, find_dataset, missing_split
 from rfdetr.data.problems import Problem, Problems, raise_errors
 from rfdetr.data.raw import RawSplit, SplitFiles
@@ -25,6 +25,7 @@ _READERS: Mapping[str, Callable[[SplitFiles, bool, Problems], RawSplit]] = {
     "yolo": yolo.read,
     "voc": voc.read,
     "csv": csv_tables.read,
+    "webdataset": webdataset.read,
 }
 
 
@@ -119,12 +120,15 @@ def _annotations(files: SplitFiles, data: SplitData, table: ClassTable, class_id
         is_crowd=data.is_crowd,
         category_id_of=dict(known),
         segmentations=data.segmentations,
+        shards=None if data.places is None else data.places[:, 0],
     )
 
 
 def _pictures(files: SplitFiles, data: SplitData) -> Pictures:
     if files.format == "python":
         return samples.SamplePictures(files.parts, data.image_ids)
+    if files.format == "webdataset":
+        return webdataset.pictures(files, data)
     return PictureFiles(files.root, data.names, data.is_as_stored)
 
 

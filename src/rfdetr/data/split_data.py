@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from rfdetr.data.cleaning import boxes_in_pixels, check_share, usable_boxes
 from rfdetr.data.headers import read_header
 from rfdetr.data.locating import Located, locate
+from rfdetr.data.members import Header
 from rfdetr.data.outlines import usable_outlines
 from rfdetr.data.problems import Problem, Problems
 from rfdetr.data.raw import Category, RawSplit
@@ -41,6 +42,8 @@ class SplitData:
     """Pictures beside the others that the files say nothing of."""
     categories: list[Category]
     problems: list[Problem]
+    places: Int64[np.ndarray, "N 3"] | None = None
+    """Of the pictures, where they lie in shards: row of the shard, first byte, bytes."""
 
 
 def use(raw: RawSplit, problems: Problems) -> SplitData:
@@ -50,7 +53,7 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
     if raw.files.format == "python":
         located, sizes_hw, is_as_stored = Located(raw.names, []), stated, np.zeros(len(raw), np.bool_)
     else:
-        located = locate(raw.names, raw.files, problems)
+        located = locate(raw.names, raw.files, problems, None if raw.members is None else raw.members.names)
         sizes_hw, is_as_stored = _look_at_headers(located, stated, raw, problems)
     is_usable = sizes_hw[:, 0] > 0
     check_share("images", len(raw), int(is_usable.sum()), raw, problems)
@@ -76,8 +79,9 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
     if not len(kept) and len(raw):
         problems.error(file, "no image can be used")
     areas = np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas)
+    names = [located.names[row] for row in kept.tolist()]
     return SplitData(
-        names=Strings.pack(located.names[row] for row in kept.tolist()),
+        names=Strings.pack(names),
         image_ids=np.array(raw.image_ids, np.int64)[kept],
         sizes_hw=sizes_hw[kept],
         is_as_stored=is_as_stored[kept],
@@ -91,11 +95,12 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
         unlisted=Strings.pack(located.unlisted),
         categories=raw.categories,
         problems=problems.found,
+        places=None if raw.members is None else raw.members.places_of(names),
     )
 
 
 def _check_ids(raw: RawSplit, problems: Problems) -> None:
-    if raw.files.format == "coco":
+    if raw.files.format in ("coco", "webdataset"):
         values, counts = np.unique(np.array(raw.object_ids, np.int64), return_counts=True)
         for value in values[(counts > 1) & (values >= 0)].tolist():
             problems.warning(raw.files.file, "ids of annotations used more than once (all count)", str(value))
@@ -106,10 +111,7 @@ def _look_at_headers(
 ) -> tuple[Int64[np.ndarray, "N 2"], Bool[np.ndarray, "N"]]:
     """Height and width that the boxes of each image refer to (0, 0: it cannot be used), and whether as it is stored."""
     names = [name for name in located.names if name]
-    with ThreadPoolExecutor() as pool:
-        starts = range(0, len(names), _HEADERS_AT_ONCE)
-        parts = pool.map(lambda start: _headers(raw.files.root, names[start : start + _HEADERS_AT_ONCE]), starts)
-        found = iter([header for part in parts for header in part])
+    found = iter(_headers_of_files(raw.files.root, names) if raw.members is None else raw.members.headers(names))
     sizes_hw, is_as_stored = np.zeros((len(raw), 2), np.int64), np.zeros(len(raw), np.bool_)
     file = raw.files.file
     for row, name in enumerate(located.names):
@@ -136,8 +138,11 @@ def _look_at_headers(
     return sizes_hw, is_as_stored
 
 
-Header = tuple[tuple[int, int], tuple[int, int]] | str
-"""Height and width as stored and upright, or why there are none."""
+def _headers_of_files(root: Path, names: list[str]) -> list[Header]:
+    with ThreadPoolExecutor() as pool:
+        starts = range(0, len(names), _HEADERS_AT_ONCE)
+        parts = pool.map(lambda start: _headers(root, names[start : start + _HEADERS_AT_ONCE]), starts)
+        return [header for part in parts for header in part]
 
 
 def _headers(root: Path, names: list[str]) -> list[Header]:
