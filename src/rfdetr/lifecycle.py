@@ -24,6 +24,7 @@ from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, user_path, write_json
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
+from rfdetr.report.dataset_check import brief
 from rfdetr.training.fitting import fitting_batch_size
 from rfdetr.training.placement import check_machine
 from rfdetr.training.rehearsal import Rehearsal, rehearse
@@ -190,6 +191,8 @@ def _train(
     splits = _read_splits(model, config)
     classes = splits["train"].classes
     detector = _fitted(model, classes, settings, config)
+    for line in brief(splits, detector.config, config.eval_max_dets):
+        say(line)
     config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     try:
@@ -269,6 +272,8 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
     device = devices[world.local_rank if world else 0]
     splits = _read_splits(model, config)
     detector = _fitted(model, splits["train"].classes, settings, config)
+    for line in brief(splits, detector.config, config.eval_max_dets):
+        say(line)
     for remark in config.remarks():
         warn(remark)
     config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
