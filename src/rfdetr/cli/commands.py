@@ -10,7 +10,7 @@ from rfdetr.api import RFDETR, SIZES
 from rfdetr.cli.settings import changed
 from rfdetr.config.base import Config
 from rfdetr.config.commands import DemoConfig, PredictConfig
-from rfdetr.config.datasets import CheckConfig
+from rfdetr.config.datasets import CheckConfig, ConvertConfig
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.presets import PRESETS
 from rfdetr.config.reference import settings_list, settings_page
@@ -97,6 +97,12 @@ def check(config: CheckConfig, json: bool) -> int:
     return run_check(config, json)
 
 
+def convert(config: ConvertConfig) -> None:
+    from rfdetr.data.writing.convert import convert as write
+
+    write(config)
+
+
 def settings(json: bool) -> None:
     """Print the settings of all commands, for people or for programs."""
     if json:
@@ -119,6 +125,7 @@ COMMANDS = {
     "check": Command(
         "report on a dataset before training", (CheckConfig,), check, {"json": "print JSON instead of text"}
     ),
+    "convert": Command("write a dataset as COCO, YOLO or tar shards", (ConvertConfig,), convert),
     "demo": Command("draw a dataset, train on it from scratch, show the result", (DemoConfig,), demo),
     "settings": Command("print the table of all settings", (), settings, {"json": "of training, as JSON"}),
 }

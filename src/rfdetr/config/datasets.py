@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -67,3 +68,26 @@ class CheckConfig(Config):
     @property
     def needs_masks(self) -> bool:
         return self.masks or self.detector.segmentation_head
+
+
+class ConvertConfig(Config):
+    """What `rfdetr convert` does: writes a dataset in any format that is read as COCO, YOLO or tar shards."""
+
+    dataset_dir: AnyPath
+    """Folder with the dataset, as for training. It stays as it is."""
+    output_dir: AnyPath
+    """Folder to write, which is not there yet or empty, and outside of the dataset."""
+    to: Literal["coco", "yolo"] = "coco"
+    """Format: `coco` as Roboflow lays it out, `yolo` as Ultralytics does."""
+    shards: PositiveInt | None = None
+    """Write tar shards with so many images each, with COCO's annotations. None: pictures are files of their own."""
+    link: Literal["hard", "symbolic"] | None = None
+    """Link the pictures instead of copying them: `hard` or `symbolic`."""
+    outlines: bool = True
+    """Write outlines of objects, where there are any."""
+
+    def contradictions(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.shards is not None and self.to != "coco":
+            yield ("shards", "to"), f"shards={self.shards} have COCO's annotations; leave out to={self.to}"
+        if self.shards is not None and self.link is not None:
+            yield ("shards", "link"), f"link={self.link} is for pictures that are files of their own; leave out shards"
