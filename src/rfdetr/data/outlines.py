@@ -9,6 +9,9 @@ from rfdetr.data.raw import RawSplit
 from rfdetr.data.segmentations import Segmentations, boxes_of_outlines, lengths_of_polygons, packed
 
 
+MISSING = "objects without an outline (the box serves as mask)"
+
+
 def usable_outlines(
     raw: RawSplit,
     boxes: Float64[np.ndarray, "M 4"],
@@ -53,7 +56,7 @@ def usable_outlines(
             file, "no object has an outline that can be used. A segmentation model needs masks; use a detection size"
         )
     for row in np.flatnonzero(is_missing & ~has_polygons & ~has_code).tolist():
-        problems.warning(file, "objects without an outline (the box serves as mask)", place(row))
+        problems.warning(file, MISSING, place(row))
     rows = np.flatnonzero(~is_good & is_used & (~is_crowd | has_polygons | has_code))
     return outlines.with_rectangles(rows, boxes[rows]) if len(rows) else outlines
 

@@ -13,6 +13,7 @@ from rfdetr.config.runs import Split
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.copies import Copies, Place, find_copies, report_copies
 from rfdetr.data.layout import find_dataset
+from rfdetr.data.outlines import MISSING
 from rfdetr.data.problems import Problem, Problems
 from rfdetr.data.reading import Dataset, read_dataset
 from rfdetr.data.statistics import (
@@ -89,14 +90,21 @@ def check_dataset(config: CheckConfig) -> Check:
 
 
 def _read(config: CheckConfig) -> Dataset:
-    """With outlines where they are needed, or where there are any: their defects are then no errors."""
+    """With outlines where they are needed, or where there are any.
+
+    In the second case their defects are no errors, and that some objects have none is no problem.
+    """
     dataset = read_dataset(config.dataset_dir, masks=config.needs_masks)
     has_outlines = any((data.has_outline & ~data.is_crowd).any() for data in dataset.data.values())
     if config.needs_masks or not has_outlines:
         return dataset
     outlined = read_dataset(config.dataset_dir, masks=True)
     known = set(dataset.problems)
-    new = [replace(problem, severity="warning") for problem in outlined.problems if problem not in known]
+    new = [
+        replace(problem, severity="warning")
+        for problem in outlined.problems
+        if problem not in known and not problem.message.startswith(MISSING)
+    ]
     return replace(outlined, problems=[*dataset.problems, *new])
 
 
