@@ -8,7 +8,6 @@ from rfdetr.data.problems import Problems
 from rfdetr.data.raw import RawSplit
 from rfdetr.data.segmentations import Segmentations, boxes_of_outlines, lengths_of_polygons, packed
 
-
 MISSING = "objects without an outline (the box serves as mask)"
 
 
