@@ -24,6 +24,19 @@ def step_scale(sizes: Sequence[int], seed: int, step: int) -> int:
     return random.Random((seed << 32) | step).choice(sizes)  # noqa: S311 - not cryptography
 
 
+def images_of_rank(
+    num_images: int, rank: int, world_size: int, shards: Int64[np.ndarray, "N"] | None
+) -> Int64[np.ndarray, "M"]:
+    """The images that a rank takes of a split, in their order; over all ranks each once, and as many to within one.
+
+    Of images in shards they are neighbours, so that a rank needs few shards, at most two of them in part; else every
+    `world_size`-th.
+    """
+    if shards is None or world_size == 1:
+        return np.arange(rank, num_images, world_size)
+    return np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """Image `index`, as augmented in `epoch`, `size` pixels wide and high."""
@@ -41,7 +54,9 @@ class EpochBatches:
     steps is repeated, each image as often as any other to within one.
 
     The images of a step depend on the number of images per step, not on how it splits into batch_size x
-    grad_accum_steps x world_size. There is no `len()`: a resumed epoch has fewer than `steps_per_epoch` steps.
+    grad_accum_steps x world_size; but of a dataset in shards, each of several ranks takes the images of its own.
+
+    There is no `len()`: a resumed epoch has fewer than `steps_per_epoch` steps.
     """
 
     num_images: int
@@ -52,6 +67,8 @@ class EpochBatches:
     world_size: int
     scale_of_step: Callable[[int], int]
     """Global step -> size of its samples."""
+    shards: Int64[np.ndarray, "N"] | None = None
+    """Which shard each image lies in. None: each is a file of its own."""
     min_steps: int = 5
     epoch: int = 0
     start_step: int = 0
@@ -65,16 +82,26 @@ class EpochBatches:
     def steps_per_epoch(self) -> int:
         return max(-(-self.num_images // self.images_per_step), self.min_steps)
 
-    def order(self) -> Int64[np.ndarray, "N"]:
-        """Image indices of the whole epoch, over all ranks."""
+    def share(self) -> Int64[np.ndarray, "S N"]:
+        """Image indices of this rank, for each step of the epoch."""
         # No sample has this index, so no augmentation shares these random numbers.
-        rng = np.random.default_rng([self.seed, self.epoch, self.num_images])
-        needed = self.steps_per_epoch * self.images_per_step
-        rounds = -(-needed // self.num_images)
-        return np.concatenate([rng.permutation(self.num_images) for _ in range(rounds)])[:needed].astype(np.int64)
+        key = [self.seed, self.epoch, self.num_images]
+        if self.shards is None or not 1 < self.world_size <= self.num_images:
+            order = _repeated(np.arange(self.num_images), self.steps_per_epoch * self.images_per_step, key)
+            return order.reshape(self.steps_per_epoch, self.world_size, -1)[:, self.rank]
+        own = images_of_rank(self.num_images, self.rank, self.world_size, self.shards)
+        needed = self.steps_per_epoch * self.images_per_step // self.world_size
+        return _repeated(own, needed, [*key, self.rank]).reshape(self.steps_per_epoch, -1)
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        epoch, shares = self.epoch, self.order().reshape(self.steps_per_epoch, self.world_size, -1)
+        epoch, share = self.epoch, self.share()
         for step in range(self.start_step, self.steps_per_epoch):
             size = self.scale_of_step(epoch * self.steps_per_epoch + step)
-            yield [SampleRequest(int(index), epoch, size) for index in shares[step, self.rank]]
+            yield [SampleRequest(int(index), epoch, size) for index in share[step]]
+
+
+def _repeated(images: Int64[np.ndarray, "N"], needed: int, key: list[int]) -> Int64[np.ndarray, "K"]:
+    """So many images by chance, none again before all have been taken equally often."""
+    rng = np.random.default_rng(key)
+    rounds = -(-needed // len(images))
+    return np.concatenate([rng.permutation(images) for _ in range(rounds)])[:needed].astype(np.int64)

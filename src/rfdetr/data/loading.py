@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from rfdetr import boxes as box_ops
 from rfdetr.config.recipes import RECIPES, Recipe
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.batches import EpochBatches, SampleRequest
+from rfdetr.data.batches import EpochBatches, SampleRequest, images_of_rank
 from rfdetr.data.collation import Sample, collate, collate_step
 from rfdetr.data.geometry import draw_masks, whole_image
 from rfdetr.data.loader import Loader
@@ -202,7 +202,7 @@ def evaluation_loader(
     persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
 ) -> Loader:
-    """Yields ImageBatches of every `world_size`-th image from `rank` on: over all ranks, each image exactly once.
+    """Yields ImageBatches of the images of a rank: over all ranks, each image exactly once.
 
     Those that cannot be read are left out, and their batch is smaller. Only a loss needs `masks`; evaluation has its
     own way with them.
@@ -210,7 +210,7 @@ def evaluation_loader(
     return Loader(
         EvaluationDataset(annotations, resolution, masks),
         collate,
-        sampler=range(rank, len(annotations), world_size),
+        sampler=images_of_rank(len(annotations), rank, world_size, annotations.shards).tolist(),
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=pin_memory,

@@ -90,7 +90,7 @@ def make_plan(
     """The plan of a run; `batch_size` is a number by now, and the detector as `in_training` makes it."""
     trained = {name: tensor for name, tensor in detector.named_parameters() if tensor.requires_grad}
     dtype = autocast_dtype(config.precision, device)
-    batches = replace(epoch_batches(len(train_split), detector.config, config, seed=0), world_size=devices)
+    batches = replace(epoch_batches(train_split, detector.config, config, seed=0), world_size=devices)
     return Plan(
         config=config,
         model=detector.config,

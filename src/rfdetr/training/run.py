@@ -116,13 +116,13 @@ class Run:
         # Processes may have no disk in common, so the first one reads for all; and its seed counts.
         seed = broadcast(secrets.randbits(31) if config.seed is None else config.seed)
         found = broadcast(find_run(config, self.run_dir) if self.is_main else None)
-        batches = epoch_batches(len(train_split), detector.config, config, seed)
+        batches = epoch_batches(train_split, detector.config, config, seed)
         self.progress = Progress(seed, len(train_split), batches.images_per_step)
         if found:
             path, earlier = found
             check_resumable(path, earlier, config, detector.config, classes, self.progress)
             self.progress = Progress.from_dict((earlier.run or {})["progress"])
-            batches = epoch_batches(len(train_split), detector.config, config, self.progress.seed)
+            batches = epoch_batches(train_split, detector.config, config, self.progress.seed)
             detector.load_state_dict(earlier.weights)
             say_changes(path, earlier.settings, config, self.progress, batches.steps_per_epoch)
         self.is_resumed = bool(found)

@@ -39,12 +39,13 @@ def in_training(detector: Detector, config: TrainConfig, device: torch.device) -
         detector.eval()
 
 
-def epoch_batches(num_images: int, model: ModelConfig, config: TrainConfig, seed: int) -> EpochBatches:
+def epoch_batches(train_split: Annotations, model: ModelConfig, config: TrainConfig, seed: int) -> EpochBatches:
     """The steps of a run, for this process."""
     sizes = training_sizes(model, config)
     rank, world_size = rank_and_world_size()
     return EpochBatches(
-        num_images=num_images,
+        num_images=len(train_split),
+        shards=train_split.shards,
         batch_size=int(config.batch_size),
         grad_accum_steps=config.grad_accum_steps,
         seed=seed,
