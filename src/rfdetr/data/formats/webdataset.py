@@ -30,53 +30,42 @@ class ShardParts:
     shards: tuple[Path | RemoteFile, ...]
 
 
-def find(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
+def find(root: Path, problems: Problems) -> dict[Split, SplitFiles]:  # noqa: ARG001 - what is wrong shows in `read`
     """`train/`, `valid/` or `val/`, `test/`, each with tar files, a COCO file, and an index or none."""
     found: dict[Split, SplitFiles] = {}
     for split, names in ALIASES.items():
         for folder in (root / name for name in names if (root / name).is_dir()):
             tars = [folder / name for name in list_files(folder) if name.endswith(".tar")]
             if (tars or (folder / INDEX).is_file()) and split not in found:
-                if (folder / ROBOFLOW).is_file():
-                    _find_split(root, split, folder, tars, found, problems)
-                else:
-                    problems.error(folder, f"tar files without {ROBOFLOW}, which says what is in their pictures")
+                parts = _parts(folder, tars)
+                found[split] = SplitFiles("webdataset", split, root, folder, folder / ROBOFLOW, (folder,), parts)
     return found
 
 
-def _find_split(
-    root: Path, split: Split, folder: Path, tars: list[Path], found: dict[Split, SplitFiles], problems: Problems
-) -> None:
-    index, shards = folder / INDEX, tars
-    if index.is_file():
-        try:
-            shards = _checked(folder, read_files(index)[1])
-        except DatasetError as error:
-            problems.error(index, str(error).removeprefix(f"{index}: "))
-            return
-    else:
-        index = _kept_index(tars)
-    parts = ShardParts(index, tuple(shards))
-    found[split] = SplitFiles("webdataset", split, root, folder, folder / ROBOFLOW, (folder,), parts)
+def _parts(folder: Path, tars: list[Path]) -> ShardParts:
+    index = folder / INDEX
+    if not index.is_file():
+        return ShardParts(_kept_index(tars), tuple(tars))
+    try:
+        return ShardParts(index, tuple(folder / shard.name for shard in read_files(index)[1]))
+    except DatasetError:
+        return ShardParts(index, tuple(tars))
 
 
-def _checked(folder: Path, shards: tuple[Shard, ...]) -> list[Path]:
+def _check_shards(parts: ShardParts) -> None:
     """Raises:
     DatasetError: files that an index names are not there, or of another length.
     """
-    wrong = []
-    for shard in shards:
-        file = folder / shard.name
-        size = file.stat().st_size if file.is_file() else None
-        if size != shard.bytes:
-            wrong.append(f"{shard.name} has {size} bytes" if size is not None else f"{shard.name} is missing")
+    shards = read_files(parts.index)[1]
+    local = [file for file in parts.shards if isinstance(file, Path)]
+    sizes = {file.name: file.stat().st_size if file.is_file() else None for file in local}
+    wrong = [(shard.name, sizes[shard.name]) for shard in shards if shard.bytes != sizes.get(shard.name, shard.bytes)]
     if wrong or not shards:
-        some = ", ".join(wrong[:3]) + ", ..." * (len(wrong) > 3)
+        some = [f"{name} is missing" if size is None else f"{name} has {size} bytes" for name, size in wrong[:3]]
         raise DatasetError(
-            f"{len(wrong)} of {len(shards)} shards are not as the index says: {some}. Copy them anew; or delete the "
-            "index, to use what there is"
+            f"{parts.index}: {len(wrong)} of {len(shards)} shards are not as it says: {', '.join(some)}"
+            f"{', ...' * (len(wrong) > 3)}. Copy them anew; or delete the index, to use what there is"
         )
-    return [folder / shard.name for shard in shards]
 
 
 def _kept_index(tars: list[Path]) -> Path:
@@ -126,25 +115,32 @@ def read(files: SplitFiles, masks: bool, problems: Problems) -> RawSplit:
     """What the COCO file says, and where its pictures are."""
     parts: ShardParts = files.parts
     try:
+        if not files.file.is_file():
+            raise DatasetError(f"{files.root}: tar files without {ROBOFLOW}, which says what is in their pictures")
         if not parts.index.is_file():
-            tars = [file for file in parts.shards if isinstance(file, Path)]
+            tars = _here(parts)
             write_atomically(parts.index, lambda temporary: write_index(make_index(tars), temporary))
+        _check_shards(parts)
         members = read_index(parts.index).members
     except DatasetError as error:
-        problems.error(files.file, str(error))
+        file, _, reason = str(error).partition(": ")
+        problems.error(file, reason)
         return RawSplit(files, outlines=Outlines() if masks else None)
     raw = coco.read(files, masks, problems)
     raw.members = members
     return raw
 
 
+def _here(parts: ShardParts) -> list[Path]:
+    return [file for file in parts.shards if isinstance(file, Path) and file.is_file()]
+
+
 def pictures(files: SplitFiles, data: SplitData) -> PictureShards:
     parts: ShardParts = files.parts
-    local = [file for file in parts.shards if isinstance(file, Path)]
     places = np.empty((0, 3), np.int64) if data.places is None else data.places
     return PictureShards(
         shards=tuple(str(file) if isinstance(file, Path) else file for file in parts.shards),
-        state=hash(tuple(file.stat().st_mtime_ns for file in local)),
+        state=hash(tuple(file.stat().st_mtime_ns for file in _here(parts))),
         names=data.names,
         places=places,
         is_as_stored=data.is_as_stored,

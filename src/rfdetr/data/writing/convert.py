@@ -12,6 +12,7 @@ from rfdetr.config.runs import Split as SplitName
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.fetching import is_address, local_path
+from rfdetr.data.outlines import MISSING
 from rfdetr.data.problems import raise_errors
 from rfdetr.data.reading import Dataset, read_dataset
 from rfdetr.data.sources import PictureFiles
@@ -40,7 +41,7 @@ def convert(config: ConvertConfig) -> None:
         if isinstance(split.pictures, PictureFiles):
             _check_apart(output, split.pictures.root)
     try:
-        with _new_folder(output) as folder:
+        with new_folder(output) as folder:
             for name, split in splits.items():
                 _write(config, name, split, folder)
             if config.to == "yolo":
@@ -63,7 +64,7 @@ def _check_output(output: Path, dataset_dir: str | Path) -> None:
     if output.is_symlink() or (output.exists() and not (output.is_dir() and not any(output.iterdir()))):
         raise ConfigError(f"output_dir: {output} is there already. Name a folder that is not, or an empty one")
     if isinstance(dataset_dir, Path):
-        _check_apart(output, dataset_dir if dataset_dir.is_dir() else dataset_dir.parent)
+        _check_apart(output, dataset_dir.parent if dataset_dir.is_file() else dataset_dir)
 
 
 def _check_apart(output: Path, root: Path) -> None:
@@ -80,7 +81,8 @@ def _splits(dataset: Dataset, dataset_dir: str | Path, outlines: bool) -> dict[S
     outlined = [name for name, data in dataset.data.items() if outlines and data.has_outline.any()]
     # The others are not read so: every object would be reported as lacking its outline.
     full = read_dataset(dataset_dir, outlined, masks=True) if outlined else None
-    problems = dict.fromkeys([*dataset.problems, *(full.problems if full else ())])
+    new = [problem for problem in full.problems if not problem.message.startswith(MISSING)] if full else []
+    problems = dict.fromkeys([*dataset.problems, *new])
     raise_errors(problems)
     for problem in problems:
         warn(str(problem))
@@ -105,7 +107,7 @@ def _write(config: ConvertConfig, name: SplitName, split: Split, folder: Path) -
 
 
 @contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that gets its name when it is full, or is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))

@@ -60,10 +60,9 @@ def write_split(split: Split, name: SplitName, root: Path, link: Link, problems:
             (images / new).parent.mkdir(parents=True, exist_ok=True)
             (images / new).write_bytes(content)
         lines = _lines(split, boxes, index, changes)
-        if lines:
-            file = labels / label_name(new)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+        file = labels / label_name(new)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
     note_renamed(names, problems)
     problems += [text.format(count) for text, count in changes.items() if count]
 
