@@ -110,9 +110,9 @@ def _polygon(split: Split, row: int, boxes: _Boxes, changes: Counter[str]) -> Fl
         return None
     outline, sides = outlines[row], boxes.sides[row]
     polygon = one_polygon(outline, (int(sides[1]), int(sides[0]))).clip(0, sides)
-    if not (np.ptp(polygon, axis=0) > 0).all():
+    around = np.array([polygon.min(axis=0), polygon.max(axis=0)])
+    if (around[1] <= around[0]).any():
         return None
-    around = np.stack([polygon.min(axis=0), polygon.max(axis=0)])
     changes[_OTHER_BOX] += bool(np.abs(around - boxes.corners[row] * sides).max() > 1)
     if not isinstance(outline, list):
         changes[_TRACED] += 1
