@@ -23,8 +23,11 @@ from .tiny_coco import annotation, image, write_coco
 from .web_folder import served
 
 COUNT = 7
-SQUARE = [[10, 10, 30, 10, 30, 30, 10, 30]]
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:webdataset")
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dataset")
     names = ["b/x.v1.jpg", "ü ä.png", "b/x.v2.jpg", "turned.jpg", "a.png", "z.webp", "last.tif"]
     images = [image(n + 10, file_name=name) for n, name in enumerate(names)]
-    rows = [annotation(n, image_id=10 + n % 3, bbox=[n, 2, 20.5 + n, 9], segmentation=SQUARE) for n in range(8)]
+    rows = [
+        annotation(n + 1, image_id=10 + n % 3, bbox=[n, 2, 20.5, 9], segmentation=[rectangle(n, 2, 20.5, 9)])
+        for n in range(8)
+    ]
     for split in ("train", "valid"):
         write_coco(root, split, images, rows)
         (root / split / "b").mkdir()
@@ -118,7 +124,7 @@ def test_webdataset_reads_them(folder: Path, shards: Path) -> None:
         "bbox": [0, 2, 20.5, 9],
         "area": 300,
         "iscrowd": 0,
-        "segmentation": SQUARE,
+        "segmentation": [rectangle(0, 2, 20.5, 9)],
         "category": "cat",
     }
 
