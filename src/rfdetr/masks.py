@@ -72,6 +72,15 @@ def run_lengths(counts: bytes) -> Int64[np.ndarray, "R"]:
     return runs
 
 
+def boxes(rles: Sequence[Rle]) -> Float64[np.ndarray, "N 4"]:
+    """Left, top, right and bottom of the pixels of each code; zeros where it has none."""
+    if not rles:
+        return np.zeros((0, 4))
+    found: Float64[np.ndarray, "N 4"] = np.array(coco_mask.toBbox([{**rle} for rle in rles]), np.float64)
+    found[:, 2:] += found[:, :2]
+    return found
+
+
 def crop(
     segmentation: Segmentation,
     size_hw: tuple[int, int],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rfdetr.data.annotations import Annotations
-from rfdetr.data.formats.coco import run_length_code
+from rfdetr.data.formats.coco_outlines import run_length_code
 from rfdetr.data.raw import Outlines
 from rfdetr.data.segmentations import Segmentations, packed
 from rfdetr.data.sources import PictureFiles

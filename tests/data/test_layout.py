@@ -6,6 +6,7 @@ from rfdetr.config.runs import Split
 from rfdetr.data.layout import find_split
 from rfdetr.errors import DatasetError
 
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,9 @@ def test_coco_2017(tmp_path: Path, split: Split, name: str) -> None:
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as error:
         find_split(tmp_path / "data", "train")
-    assert str(error.value).startswith(f"{tmp_path}/data: no such folder. Give the folder of a dataset. Expected one of: ")
+    assert str(error.value).startswith(
+        f"{tmp_path}/data: no such folder. Give the folder of a dataset. Expected one of: "
+    )
 
 
 def test_a_file_is_no_dataset(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_dataset_nearby_is_offered(tmp_path: Path, given: str, meant: str) -> None:
-    touch(tmp_path / "birds/train/_annotations.coco.json")
+    touch(tmp_path / "birds/train/_annotations.coco.json", tmp_path / "fish/notes.txt")
     with pytest.raises(DatasetError) as error:
         find_split(tmp_path / given, "train")
     assert str(error.value).endswith(f" Did you mean {tmp_path / meant}?")

@@ -18,8 +18,12 @@ Place = Callable[[int], str]
 
 TOLERANCE = 1.0
 """Pixels by which a box may reach beyond its image unmentioned: rounding, and counting pixels from 1."""
+_FARTHEST = 1e9
+"""Pixels; no picture has so many in a row, and 32 bits hold the number."""
 _MOST = 0.5
 """Part of the objects that has to look as if it meant something else."""
+_FEW, _FEWEST = 0.1, 4
+"""Part and number of the objects from which on it is worth a warning."""
 
 
 def boxes_in_pixels(raw: RawSplit, sizes_hw: Int64[np.ndarray, "M 2"]) -> Float64[np.ndarray, "M 4"]:
@@ -39,12 +43,13 @@ def usable_boxes(
 ) -> Bool[np.ndarray, "M"]:
     """Which boxes can be used. `is_known`: their image and class are; of the others nothing is said."""
     file, is_crowd = raw.files.file, np.array(raw.is_crowd, np.bool_)
-    is_finite = (np.abs(boxes) < 1e300).all(axis=1)
-    boxes = np.where(is_finite[:, None], boxes, 0)
+    is_finite = np.asarray(np.isfinite(boxes).all(axis=1))
+    is_near = (np.abs(boxes) < _FARTHEST).all(axis=1)
+    boxes = np.where(is_near[:, None], boxes, 0)
     limits = sizes_hw[:, ::-1]
     start, size = boxes[:, :2], boxes[:, 2:]
     end = start + size
-    usable = is_known.copy()
+    usable = np.array(is_known)
 
     def leave_out(is_bad: Bool[np.ndarray, "M"], kind: str) -> None:
         for row in np.flatnonzero(is_bad & usable).tolist():
@@ -52,20 +57,31 @@ def usable_boxes(
         usable[is_bad] = False
 
     if raw.unit == "pixels":
-        _suspect_file(boxes, areas, limits, is_known & is_finite & ~is_crowd, raw, problems)
+        _suspect_file(boxes, areas, limits, is_known & is_near & ~is_crowd, raw, problems)
     leave_out(~is_finite, "boxes whose numbers are not finite")
-    leave_out((size < 0).any(axis=1), "boxes of negative width or height")
+    leave_out(~is_near, "boxes that reach farther than any picture")
+    leave_out(np.asarray((size < 0).any(axis=1)), "boxes of negative width or height")
     leave_out((size == 0).any(axis=1), "boxes without width or height")
     leave_out((end <= 0).any(axis=1) | (start >= limits).any(axis=1), "boxes that lie outside of their image")
     if raw.unit == "pixels":
         is_speck = (size < 1).all(axis=1) & (end <= 1.5).all(axis=1) & (limits > 4).all(axis=1)
         leave_out(is_speck, "boxes smaller than a pixel, in fractions of the image instead of pixels?")
+    leave_out(is_nothing(start, end, limits), "boxes too narrow for numbers of 32 bits")
     beyond = np.maximum(-start, end - limits).max(axis=1)
     reaches_out = (beyond > np.maximum(TOLERANCE, 0.01 * limits.max(axis=1))) & ~is_crowd
     for row in np.flatnonzero(reaches_out & usable).tolist():
         kind = "boxes that reach beyond their image (the part inside counts)"
         problems.warning(file, kind, f"{place(row)} has {_shown(raw, row)}")
     return usable
+
+
+def is_nothing(
+    start: Float64[np.ndarray, "M 2"], end: Float64[np.ndarray, "M 2"], limits: Int64[np.ndarray, "M 2"]
+) -> Bool[np.ndarray, "M"]:
+    """Whether nothing of a box is left in its image in the precision in which it is trained on."""
+    inside = np.concatenate([start, end], axis=1).astype(np.float32).clip(0, np.tile(limits, 2).astype(np.float32))
+    sides: np.ndarray = inside[:, 2:] - inside[:, :2]
+    return np.asarray(~(sides[:, 0] * sides[:, 1] > 0))
 
 
 def _shown(raw: RawSplit, row: int) -> str:
@@ -89,17 +105,23 @@ def _suspect_file(
         return
     start, size = boxes[:, :2], boxes[:, 2:]
     file, form = raw.files.file, "COCO's boxes are [x, y, width, height] in pixels"
-    is_fraction = ((size <= 1) & (start <= 1) & (start >= 0)).all(axis=1) & (limits > 4).all(axis=1)
+    is_fraction = np.asarray(((size <= 1) & (start <= 1) & (start >= 0)).all(axis=1) & (limits > 4).all(axis=1))
     if is_fraction.mean() > _MOST:
         problems.error(file, f"{_percent(is_fraction)} of the boxes look like fractions of the image. {form}")
+    reaches_out: np.ndarray = (start + size > limits + TOLERANCE).any(axis=1)
     could_be_corners = ((size > start) & (size <= limits + TOLERANCE)).all(axis=1)
-    reaches_out = (start + size > limits + TOLERANCE).any(axis=1)
     of_corners, of_sides = (size - start).prod(axis=1), size.prod(axis=1)
     has_area_of_corners = np.isclose(areas, of_corners, rtol=0.01) & ~np.isclose(areas, of_sides, rtol=0.01)
     looks_like_corners = could_be_corners & (reaches_out | has_area_of_corners)
     if could_be_corners.mean() > 0.95 and looks_like_corners.mean() > _MOST:
         percent = _percent(looks_like_corners)
         problems.error(file, f"{percent} of the boxes look like corners [x1, y1, x2, y2]. {form}")
+        return
+    could_be_centred = ((start >= size / 2 - TOLERANCE) & (start + size / 2 <= limits + TOLERANCE)).all(axis=1)
+    if could_be_centred.mean() > 0.95 and (reaches_out & could_be_centred).mean() > _FEW and len(boxes) >= _FEWEST:
+        add = problems.error if reaches_out.mean() > _MOST else problems.warning
+        text = "of the boxes leave the image, and none would if [x, y, width, height] had x and y of the centre"
+        add(file, f"{_percent(reaches_out)} {text}. {form}, from its left top corner")
 
 
 def _percent(values: Bool[np.ndarray, "M"]) -> str:

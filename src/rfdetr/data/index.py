@@ -38,13 +38,24 @@ def _states(path: Path) -> Iterator[bytes]:
         return
     folders = [str(path)]
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    # A link to a folder may lead back up.
-                    folders += [] if entry.is_symlink() else [entry.path]
-                elif entry.is_file():
-                    yield _state(entry.path, entry.stat())
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    yield from _states_of_entry(entry, folders)
+        except OSError:  # what it means is for the reader of the format to say
+            yield os.fsencode(folder)
+
+
+def _states_of_entry(entry: "os.DirEntry[str]", folders: list[str]) -> Iterator[bytes]:
+    try:
+        if entry.is_dir():
+            # A link to a folder may lead back up.
+            folders += [] if entry.is_symlink() else [entry.path]
+        elif entry.is_file():
+            yield _state(entry.path, entry.stat())
+    except OSError:  # a link that leads to itself
+        yield os.fsencode(entry.path)
 
 
 def _state(path: str, stat: os.stat_result) -> bytes:

@@ -13,6 +13,7 @@ from rfdetr.errors import DatasetError
 
 _CHARACTERS_AT_ONCE = 2**20
 _BLANKS = " \t\r\n"
+_KINDS = {list: "a list [...]", str: "a text", type(None): "null", bool: "true or false"}
 
 
 def read_lists(file: Path, names: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -51,24 +52,35 @@ class _Reader:
     def lists(self, names: Collection[str]) -> Iterator[tuple[str, Any]]:
         if self._next() != "{":
             value = self._value()
-            raise DatasetError(f"{self.file}: expected an object {{...}}, got a {type(value).__name__}")
+            raise DatasetError(f"{self.file}: expected an object {{...}}, got {_KINDS.get(type(value), 'a number')}")
         self._at += 1
-        while self._next() != "}":
-            name = self._value()
-            if not isinstance(name, str):
-                raise self._error("Expecting property name enclosed in double quotes")
-            self._take(":")
+        seen: set[str] = set()
+        while self._next() != "}" or seen:  # behind a comma another one has to come
+            name = self._name()
+            if name in names and name in seen:
+                line, _ = self._place()
+                raise DatasetError(f'{self.file}: the list "{name}" is there twice, again in line {line}. Join them')
+            seen.add(name)
             if name in names and self._next() == "[":
                 self._at += 1
                 yield name, None
                 yield from self._entries(name)
             else:
                 self._value()
-            if self._next() != "}":
-                self._take(",")
+            if self._next() == "}":
+                break
+            self._take(",")
         self._at += 1
         if self._next():
             raise self._error("Extra data")
+
+    def _name(self) -> str:
+        """The name of the next value, up to its colon."""
+        name = self._value() if self._next() == '"' else None
+        if not isinstance(name, str):
+            raise self._error("Expecting property name enclosed in double quotes")
+        self._take(":")
+        return name
 
     def _entries(self, name: str) -> Iterator[tuple[str, Any]]:
         if self._next() == "]":

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from rfdetr.config.runs import Split
 from rfdetr.config.values import Samples
 from rfdetr.data import samples
 from rfdetr.data.fetching import is_address, local_path
 from rfdetr.data.formats import coco_layout, csv_tables, voc, webdataset, yolo
+from rfdetr.data.formats.folders import list_folders
 from rfdetr.data.problems import Problems, raise_errors
 from rfdetr.data.raw import SplitFiles
 from rfdetr.errors import DatasetError
@@ -30,7 +32,7 @@ _EXPECTED = (
     "file per split (train.json, valid.json); YOLO's data.yaml with images/ and labels/; Pascal VOC's XML files; "
     "CSV files with filename, class, xmin, ymin, xmax, ymax; tar shards as `rfdetr convert --shards` writes them."
 )
-
+_SPLIT_FOLDERS = frozenset(name for names in coco_layout.ALIASES.values() for name in names)
 
 Source = str | Path | Samples | Mapping[str, Samples]
 """The folder of a dataset, or a dataset in Python."""
@@ -54,21 +56,37 @@ def find_dataset(dataset_dir: Source) -> tuple[Found, Problems]:
             problems = Problems()
             return yolo.find(given.absolute(), problems), problems
         raise DatasetError(f"{given}: is a file. Give the folder of the dataset, or YOLO's data.yaml")
+    return _best(given.absolute()) or _best_inside(given.absolute()) or _raise_unknown(given)
+
+
+def _best(root: Path) -> tuple[Found, Problems] | None:
     best: tuple[Found, Problems] | None = None
-    for found, problems in _attempts(given.absolute()):
+    for found, problems in _attempts(root):
         if "train" in found:
             return found, problems
         if best is None and (found or problems.found):
             best = found, problems
-    if best is None:
-        raise DatasetError(_unknown(given))
     return best
+
+
+def _best_inside(root: Path) -> tuple[Found, Problems] | None:
+    """Of the only folder in a folder, as archives unpack to."""
+    folders = [path for path in map(Path, list_folders(root)) if path.name != "__MACOSX"]
+    is_split = len(folders) == 1 and folders[0].name.lower() in _SPLIT_FOLDERS
+    if len(folders) != 1 or is_split or folders[0].is_symlink():
+        return None
+    return _best(folders[0]) or _best_inside(folders[0])
 
 
 def _attempts(root: Path) -> Iterator[tuple[Found, Problems]]:
     for find in _FINDERS:
         problems = Problems()
-        yield find(root, problems), problems
+        found: Found = {}
+        try:
+            found = find(root, problems)
+        except OSError as error:
+            problems.error(error.filename or root, f"cannot be read: {error.strerror}")
+        yield found, problems
 
 
 def find_split(dataset_dir: Source, split: Split) -> SplitFiles:
@@ -94,8 +112,8 @@ def called(dataset_dir: Source) -> str:
     return str(dataset_dir) if isinstance(dataset_dir, str | Path) else "dataset_dir"
 
 
-def _unknown(root: Path) -> str:
-    return f"{root}: not a dataset in a layout we know. {_EXPECTED} Found: {_listing(root)}.{_hint(root)}"
+def _raise_unknown(root: Path) -> NoReturn:
+    raise DatasetError(f"{root}: not a dataset in a layout we know. {_EXPECTED} Found: {_listing(root)}.{_hint(root)}")
 
 
 def _listing(root: Path, limit: int = 6) -> str:

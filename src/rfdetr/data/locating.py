@@ -1,17 +1,25 @@
 """Which files the names of a split's images stand for."""
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
 
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import SplitFiles
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".npy"))
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".npy"),
+        *(".avif", ".heic", ".heif", ".ppm", ".pgm", ".pnm", ".tga", ".mpo"),
+    )
+)
+_DRIVE = re.compile("[A-Za-z]:/")
+_LONGEST = 200  # characters of a name in a message
 
 
 @dataclass(frozen=True)
@@ -40,29 +48,31 @@ def locate(names: list[str], files: SplitFiles, problems: Problems, present: Ite
 
 
 def _find(name: str, files: SplitFiles, folders: "_Folders", problems: Problems) -> str:
-    plain = _plain(name, files)
-    if plain is None:
+    given = PureWindowsPath(name).as_posix() if "\\" in name else name
+    is_absolute = given.startswith("/") or _DRIVE.match(given) is not None
+    plain = _plain(given, files)
+    if plain is not None and plain in folders:
+        return plain
+    if plain is None and not is_absolute:
         problems.warning(files.file, "images outside of the dataset's folder (left out)", name)
         return ""
-    if plain in folders:
-        return plain
-    for candidate in (plain.strip(), PurePosixPath(plain).name):
-        if candidate in folders:
-            return candidate
-    near = folders.near(plain)
-    if near is None:
-        problems.warning(files.file, f"images without a file in {files.root} (left out)", name)
-        return ""
-    if unicodedata.normalize("NFC", near) != unicodedata.normalize("NFC", plain):
-        problems.warning(files.file, "images whose file is spelled otherwise (used)", f"{name} is {near}")
-    return near
+    own = os.path.normpath(given) if plain is None else plain.strip()
+    for spelling in _spellings(own):
+        found = next((end for end in _ends(spelling) if end in folders), None) or folders.near(spelling)
+        if found is not None:
+            is_same = _composed(own).endswith(_composed(found))
+            if is_absolute or not is_same:
+                kind = "spelled otherwise" if not is_same else "somewhere else"
+                problems.warning(files.file, f"images whose file is {kind} (used)", f"{_brief(name)} is {found}")
+            return found
+    kind = "outside of the dataset's folder" if plain is None else f"without a file in {files.root}"
+    problems.warning(files.file, f"images {kind} (left out)", _brief(name))
+    return ""
 
 
 def _plain(name: str, files: SplitFiles) -> str | None:
-    """The name relative to the root with `/`; None if that is outside of the dataset."""
-    if "\\" in name:
-        name = PureWindowsPath(name).as_posix()
-    if not name.startswith("/") and ".." not in name:
+    """The name relative to the root; None if that is outside of the dataset."""
+    if not name.startswith("/") and ".." not in name and not _DRIVE.match(name):
         return name.removeprefix("./")
     path = Path(os.path.normpath(files.root / name))
     if path.is_relative_to(files.root):
@@ -72,6 +82,29 @@ def _plain(name: str, files: SplitFiles) -> str | None:
     return None
 
 
+def _spellings(name: str) -> Iterator[str]:
+    """As it is, and as programs that keep pictures on a server write it: `a%20b.jpg?expires=1`."""
+    yield name
+    if "?" in name:
+        yield name.partition("?")[0]
+    if "%" in name:
+        yield unquote(name.partition("?")[0], errors="surrogateescape")
+
+
+def _ends(name: str) -> Iterator[str]:
+    """The name without more and more of its folders: that of another machine, or of the address of a server."""
+    parts = PurePosixPath(name).parts
+    if not name.startswith("/"):
+        yield name
+    for start in range(1, len(parts)):
+        if ".." not in parts[start:]:
+            yield "/".join(parts[start:])
+
+
+def _brief(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+
+
 class _Folders:
     """The files in the folders that have been asked about, by their names relative to a root."""
 
@@ -79,6 +112,8 @@ class _Folders:
         self.root = root
         self._files: dict[str, frozenset[str]] = {}
         self._is_complete = present is not None
+        self._by_folded: dict[str, str] = {}
+        self._num_folded = 0  # folders that are in it
         files: defaultdict[str, list[str]] = defaultdict(list)
         for name in present or ():
             folder, _, own = name.rpartition("/")
@@ -95,20 +130,19 @@ class _Folders:
         if folder not in self._files:
             try:
                 with os.scandir(self.root / folder) as entries:
-                    self._files[folder] = frozenset(entry.name for entry in entries if entry.is_file())
+                    self._files[folder] = frozenset(entry.name for entry in entries if is_file(entry))
             except OSError:
                 self._files[folder] = frozenset()
         return self._files[folder]
 
     def near(self, name: str) -> str | None:
         """A name that differs in nothing but case, blanks at its ends, or how letters with accents are written."""
-        own = {_folded(name), _folded(PurePosixPath(name).name)}
         self._listing("")
+        if self._num_folded < len(self._files):
+            self._num_folded = len(self._files)
+            self._by_folded = {_folded(name): name for name in self._names()}
+        own = (_folded(name), _folded(PurePosixPath(name).name))
         return next((known for folded in own if (known := self._by_folded.get(folded))), None)
-
-    @cached_property
-    def _by_folded(self) -> dict[str, str]:
-        return {_folded(name): name for name in self._names()}
 
     def _names(self) -> Iterator[str]:
         for folder, names in self._files.items():
@@ -120,5 +154,16 @@ class _Folders:
         return {name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}  # noqa: PTH122
 
 
+def is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold().strip()
+    return _composed(name).casefold().strip()

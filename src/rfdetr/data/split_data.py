@@ -78,7 +78,7 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
     kept = np.flatnonzero(is_usable)
     if not len(kept) and len(raw):
         problems.error(file, "no image can be used")
-    areas = np.where(np.isnan(areas), boxes[:, 2:].prod(axis=1), areas)
+    areas = np.where(np.isnan(areas), np.where(is_used[:, None], boxes[:, 2:], 0).prod(axis=1), areas)
     names = [located.names[row] for row in kept.tolist()]
     return SplitData(
         names=Strings.pack(names),
@@ -102,7 +102,7 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
 def _check_ids(raw: RawSplit, problems: Problems) -> None:
     if raw.files.format in ("coco", "webdataset"):
         values, counts = np.unique(np.array(raw.object_ids, np.int64), return_counts=True)
-        for value in values[(counts > 1) & (values >= 0)].tolist():
+        for value in values[(counts > 1) & (values > -(2**62))].tolist():
             problems.warning(raw.files.file, "ids of annotations used more than once (all count)", str(value))
 
 

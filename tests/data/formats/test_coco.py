@@ -87,7 +87,7 @@ def test_what_editors_do_to_text_is_no_problem(tmp_path: Path, change: Any) -> N
         pytest.param('{"images": [{}', "not JSON: the file ends too early in line 1, column 15", id="cut off"),
         pytest.param("", "not JSON: the file ends too early in line 1, column 1", id="empty file"),
         pytest.param('{"images": []} {}', "not JSON: Extra data in line 1, column 16", id="two of them"),
-        pytest.param("[]", "expected an object {...}, got a list", id="results, not a dataset"),
+        pytest.param("[]", "expected an object {...}, got a list [...]", id="results, not a dataset"),
         pytest.param("[" * 100_000, "cannot be read: maximum recursion depth exceeded", id="endless brackets"),
         pytest.param('{"images": [' + "9" * 5000, "cannot be read: Exceeds the limit (4300", id="endless number"),
         pytest.param(
@@ -184,7 +184,7 @@ def test_an_object_that_is_left_out(tmp_path: Path, row: dict[str, Any], complai
             {"bbox": ["10", "20.5", 30, 10]},
             "boxes whose numbers are text (read as numbers) (1): id 5 has ['10', '20.5', 30, 10]",
         ),
-        pytest.param({"image_id": "1"}, "ids given as text (read as numbers, or numbered): 1"),
+        pytest.param({"image_id": "1"}, "ids given as text (read as numbers, or numbered) (1): '1'"),
         pytest.param({"id": 1}, "ids of annotations used more than once (all count) (1): 1"),
         pytest.param({"iscrowd": "no"}, "annotations whose 'iscrowd' is not 0 or 1 (taken as 0) (1): id 5"),
         pytest.param(
@@ -258,7 +258,7 @@ def test_a_thousand_equal_problems_are_one_line(tmp_path: Path) -> None:
 def test_masks_belong_to_their_boxes(tmp_path: Path) -> None:
     rows = [
         annotation(1, image_id=2, bbox=[1, 1, 8, 8], segmentation=[[1, 1, 9, 1, 9, 9]]),
-        annotation(2, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
+        annotation(2, bbox=[0, 5, 1, 2], segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
         annotation(3, iscrowd=1),
         annotation(4, image_id=2, bbox=[4, 4, 5, 5], segmentation=[[4, 4, 8, 4, 8, 8, 4, 8], [6, 6, 9, 6, 9, 9, 6, 9]]),
     ]

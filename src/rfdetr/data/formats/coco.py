@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rfdetr import masks as mask_ops
+from rfdetr.data.cleaning import check_share
+from rfdetr.data.formats.coco_outlines import box_around, polygon_problem, run_length_code, side
+from rfdetr.data.formats.folders import same_text
 from rfdetr.data.json_stream import read_lists
 from rfdetr.data.problems import Problems, brief
 from rfdetr.data.raw import Category, Outlines, RawSplit, SplitFiles
@@ -16,6 +18,10 @@ TABLES = ("images", "annotations", "categories")
 NOWHERE = -1
 """Row of an image or category that an annotation names and that is not there; it has been reported."""
 
+_ID_LIMIT = 2**62
+"""Larger ids (uuids as numbers, for one) are numbered as words are, and annotations without an id by their entry."""
+_FEW = 0.05
+"""Part of the annotations; more of unknown categories are no accident."""
 _FORM = "is not [x, y, width, height] in numbers (left out)"
 
 
@@ -49,20 +55,26 @@ class _Ids:
     def __init__(self) -> None:
         self.words: dict[str, int] = {}
         self.from_text = 0
+        self.examples: list[str] = []
 
     def number(self, value: Any) -> int | None:
         """None if it is no id."""
-        if type(value) is int and -(2**62) < value < 2**62:
-            return value
-        if type(value) is float and value.is_integer() and abs(value) < 2**62:
+        if type(value) is int:
+            return value if -_ID_LIMIT < value < _ID_LIMIT else self._numbered(str(value))
+        if type(value) is float and value.is_integer() and abs(value) < _ID_LIMIT:
             return int(value)
         if not isinstance(value, str) or not value.strip():
             return None
         self.from_text += 1
+        if len(self.examples) < 3:
+            self.examples.append(brief(value))
         try:
             return self.number(int(value))
         except ValueError:
-            return self.words.setdefault(value.strip(), -(2**62) - 1 - len(self.words))
+            return self._numbered(value.strip())
+
+    def _numbered(self, word: str) -> int:
+        return self.words.setdefault(word, -_ID_LIMIT - 1 - len(self.words))
 
 
 class _Reader:
@@ -77,6 +89,8 @@ class _Reader:
         self.left_out: set[int] = set()  # ids of images that were reported
         self.category_rows: dict[int, int] = {}
         self.counts = dict.fromkeys(TABLES, 0)
+        self.images_left_out = 0
+        self.raw.place = _place
         self.image_keys, self.category_keys = array("q"), array("q")  # of each object
 
     def empty_outlines(self) -> Outlines | None:
@@ -85,6 +99,7 @@ class _Reader:
     def take(self, table: str, entry: Any) -> None:
         self.counts[table] += 1
         if not isinstance(entry, dict):
+            self.images_left_out += table == "images"
             self._leave_out(f"entries of {table} that are not objects (left out)", f"entry {self.counts[table]}")
         elif table == "images":
             self._image(entry)
@@ -101,9 +116,11 @@ class _Reader:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             if key is not None:
                 self.left_out.add(key)
+            self.images_left_out += 1
             self._leave_out("images without a file name (left out)", self._entry("images", row))
             return
         if key is None:
+            self.images_left_out += 1
             self._leave_out("images without a usable 'id' (left out)", f"{name} has {brief(row.get('id'))}")
             return
         if key in self.image_rows:
@@ -125,7 +142,7 @@ class _Reader:
 
     def _size(self, row: dict[str, Any], name: str) -> tuple[int, int]:
         """(0, 0) where the picture has to say it."""
-        height, width = (_side(row.get(side)) for side in ("height", "width"))
+        height, width = side(row.get("height")), side(row.get("width"))
         if height and width:
             return height, width
         if row.get("height") is not None or row.get("width") is not None:
@@ -143,7 +160,7 @@ class _Reader:
             self.problems.error(self.file, kind, f"{self._entry('categories', row)} has {brief(row.get(wrong))}")
             return
         parent = row.get("supercategory")
-        category = Category(key, name.strip(), parent if isinstance(parent, str) else None)
+        category = Category(key, same_text(name.strip()), parent if isinstance(parent, str) else None)
         if key not in self.category_rows:
             self.category_rows[key] = len(self.raw.categories)
             self.raw.categories.append(category)
@@ -170,7 +187,9 @@ class _Reader:
         if is_crowd not in (0, 1, None, "0", "1"):
             self._leave_out("annotations whose 'iscrowd' is not 0 or 1 (taken as 0)", self._entry("annotations", row))
         raw = self.raw
-        number = self.ids.number(row.get("id"))
+        number = row.get("id")
+        if type(number) is not int or not -_ID_LIMIT < number < _ID_LIMIT:
+            number = -_ID_LIMIT - self.counts["annotations"]
         raw.images.append(NOWHERE)
         raw.labels.append(NOWHERE)
         self.image_keys.append(image)
@@ -179,7 +198,7 @@ class _Reader:
         raw.areas.append(_area(row.get("area")))
         raw.is_crowd.append(is_crowd in (1, "1"))
         raw.has_outline.append(bool(polygons or code))
-        raw.object_ids.append(NOWHERE if number is None else number)
+        raw.object_ids.append(number)
         if raw.outlines is not None:
             if code:
                 raw.outlines.add_code(*code)
@@ -197,11 +216,11 @@ class _Reader:
             if isinstance(value, list) and any(isinstance(number, str) for number in value):
                 return self._box_of_text(row, value)
         else:
-            if len(value) == 4:  # type: ignore[arg-type]
-                return value  # type: ignore[return-value]
+            if len(value) == 4 and bool not in map(type, value):  # type: ignore[arg-type]
+                return value
         if not value and (polygons or code):
             self._leave_out("annotations without a box (taken from their outline)", self._entry("annotations", row))
-            return _box_around(polygons, code)
+            return box_around(polygons, code)
         kind = f"annotations whose 'bbox' {_FORM}"
         self._leave_out(kind, f"{self._entry('annotations', row)} has {brief(value)}")
         return None
@@ -228,7 +247,7 @@ class _Reader:
             return ([[]], None) if isinstance(value, list) else ([], (b"", (0, 0)))
         if isinstance(value, list):
             polygons = [value] if all(isinstance(number, int | float) for number in value) else value
-            problems = [(polygon, _polygon_problem(polygon)) for polygon in polygons]
+            problems = [(polygon, polygon_problem(polygon)) for polygon in polygons]
             for polygon, problem in problems:
                 if problem:
                     where = self._entry("annotations", row)
@@ -243,13 +262,14 @@ class _Reader:
 
     def _entry(self, table: str, row: dict[str, Any]) -> str:
         given = row.get("id")
-        return f"id {given}" if isinstance(given, int | str) and given else f"entry {self.counts[table]}"
+        return f"id {given}" if isinstance(given, int | str) and given != "" else f"entry {self.counts[table]}"
 
     def resolve(self) -> None:
         """Say which image and category each object belongs to, now that all are known."""
         if self.ids.from_text:
-            kind = "ids given as text (read as numbers, or numbered)"
-            self.problems.warning(self.file, f"{kind}: {self.ids.from_text}")
+            more = ", ..." * (self.ids.from_text > len(self.ids.examples))
+            examples = f"({self.ids.from_text}): {', '.join(self.ids.examples)}{more}"
+            self.problems.warning(self.file, f"ids given as text (read as numbers, or numbered) {examples}")
         for table in ("images", "categories"):
             if not self.counts[table]:
                 self.problems.error(self.file, f"no {table}")
@@ -266,85 +286,35 @@ class _Reader:
                 if table == "images" and key in self.left_out:
                     continue
                 kind = f"annotations of {noun} ids that are not in {table} (left out)"
-                self._leave_out(kind, f"id {raw.object_ids[row]} has {words.get(key, key)}")
+                self._leave_out(kind, f"{_place(raw, row)} has {words.get(key, key)}")
+        self._suspect_count_of_categories()
+        check_share("images", self.counts["images"], self.counts["images"] - self.images_left_out, raw, self.problems)
+        check_share("annotations", self.counts["annotations"], len(raw.images), raw, self.problems)
+
+    def _suspect_count_of_categories(self) -> None:
+        """Ids counted from 0 in one list and from 1 in the other would give almost every object another class."""
+        known, (used, counts) = set(self.category_rows), np.unique(self.category_keys, return_counts=True)
+        unknown = sum(count for key, count in zip(used.tolist(), counts.tolist(), strict=True) if key not in known)
+        if not known or unknown < max(2, _FEW * len(self.category_keys)):
+            return
+        for step, unused in ((1, max(known)), (-1, min(known))):
+            if unused not in used and known.issuperset((used + step).tolist()):
+                self.problems.error(
+                    self.file,
+                    f"annotations have category ids from {used.min()} to {used.max()}, categories from {min(known)} to "
+                    f"{max(known)}: one of them counts from 0, the other from 1, it seems. Let both do the same",
+                )
+
+
+def _place(raw: RawSplit, row: int) -> str:
+    number = raw.object_ids[row]
+    return f"entry {-_ID_LIMIT - number}" if number <= -_ID_LIMIT else f"id {number}"
 
 
 def _looked_up(keys: "array[int]", rows: dict[int, int]) -> "array[int]":
     return array("q", [rows.get(key, NOWHERE) for key in keys])
 
 
-def _side(value: Any) -> int:
-    """0 where it is no length."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0
-    return int(number) if 0 < number < 2**31 and number.is_integer() and not isinstance(value, bool) else 0
-
-
 def _area(value: Any) -> float:
     is_number = isinstance(value, int | float) and 0 <= value < 1e300
     return float(value) if is_number else float("nan")
-
-
-def _polygon_problem(polygon: Any) -> str | None:
-    if not isinstance(polygon, list):
-        return "that are not lists [x, y, x, y, ...]"
-    try:
-        array("d").fromlist(polygon)
-    except (TypeError, OverflowError):
-        return "whose coordinates are not numbers"
-    if not all(-1e300 < number < 1e300 for number in polygon):
-        return "whose coordinates are not finite numbers"
-    if len(polygon) % 2:
-        return "with an odd number of coordinates"
-    return "with fewer than three points" if len(polygon) < 6 else None
-
-
-def run_length_code(value: Any) -> tuple[bytes, tuple[int, int]]:
-    """Compressed run-length code and the (height, width) it is for.
-
-    Raises:
-        ValueError: it is none; the message is a kind of problem.
-    """
-    if not isinstance(value, dict) or not isinstance(value.get("counts"), str | list):
-        raise ValueError(
-            "outlines that are neither polygons [[x, y, x, y, ...], ...] nor run-length code "
-            "{'size': [height, width], 'counts': ...}"
-        )
-    size, counts = value.get("size"), value["counts"]
-    if not isinstance(size, list) or len(size) != 2 or not all(map(_side, size)):
-        raise ValueError("run-length code whose 'size' is not [height, width]")
-    height, width = map(_side, size)
-    if height * width >= 2**32:
-        raise ValueError("run-length code whose 'size' is beyond all pictures")
-    try:
-        runs = mask_ops.run_lengths(counts.encode("ascii")).tolist() if isinstance(counts, str) else counts
-        if not all(type(run) is int and run >= 0 for run in runs):
-            raise ValueError
-    except ValueError:
-        raise ValueError("run-length code whose 'counts' are not run lengths") from None
-    if sum(runs) != height * width:
-        raise ValueError("run-length code that does not fill its size exactly")
-    if not sum(runs[1::2]):
-        raise ValueError("run-length code without a pixel of its object")
-    if isinstance(counts, list):
-        return mask_ops.from_runs(counts, (height, width))["counts"], (height, width)
-    return counts.encode("ascii"), (height, width)
-
-
-def _box_around(polygons: list[list[float]], code: tuple[bytes, tuple[int, int]] | None) -> list[float]:
-    """The [x, y, width, height] of an outline."""
-    if code is not None:
-        counts, (height, _) = code
-        ends = mask_ops.run_lengths(counts).cumsum()
-        # Pixels go down the columns: a run that reaches into the next column has pixels at its top and bottom.
-        left, top = np.divmod(ends[:-1:2], height)
-        right, bottom = np.divmod(ends[1::2] - 1, height)
-        is_long = right > left
-        top, bottom = np.where(is_long, 0, top), np.where(is_long, height - 1, bottom)
-        x, y = int(left.min()), int(top.min())
-        return [float(x), float(y), float(right.max() + 1 - x), float(bottom.max() + 1 - y)]
-    xs = [x for polygon in polygons for x in polygon[0::2]]
-    ys = [y for polygon in polygons for y in polygon[1::2]]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from rfdetr.config.runs import Split
+from rfdetr.data.formats.folders import Presence, child, list_files, suffix_of
 from rfdetr.data.json_stream import read_lists
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import SplitFiles
@@ -33,16 +34,23 @@ def find_roboflow(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
     """`train/`, `valid/` or `val/`, `test/`, each with its annotation file beside the images."""
     found: dict[Split, SplitFiles] = {}
     for split, names in ALIASES.items():
-        files = [root / name / ROBOFLOW for name in names if (root / name / ROBOFLOW).is_file()]
+        files = [file for name in names if (file := child(child(root, name), ROBOFLOW)).is_file()]
         if files:
-            found[split] = _files(root, split, files[0].parent, files[0])
+            found[split] = _files(root, split, _beside_or_below(root, split, files[0]), files[0])
             for other in files[1:]:
                 problems.warning(root, f"two folders for the {split} split ({files[0].parent.name} counts)", str(other))
     for split, names in ALIASES.items():
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        folder = next((folder for name in names if (folder := child(root, name)).is_dir()), None)
         if found and split not in found and folder is not None and not _json_files(folder):
-            problems.error(root, f"split {split!r} is incomplete: no {folder / ROBOFLOW}")
+            add = problems.warning if split == "test" else problems.error
+            add(root, f"split {split!r} is incomplete: no {folder / ROBOFLOW}")
     return found
+
+
+def _beside_or_below(root: Path, split: Split, file: Path) -> Path:
+    """The folder of a split's images: that of its file, or one for images in it."""
+    has_more = any(child(file.parent, name).is_dir() for name in ("images", "data"))
+    return _image_dir(root, split, file) if has_more else file.parent
 
 
 def find_coco_2017(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
@@ -50,7 +58,7 @@ def find_coco_2017(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
     found: dict[Split, SplitFiles] = {}
     for split, names in _COCO_2017.items():
         for name in names:
-            folder, file = root / name, root / "annotations" / f"instances_{name}.json"
+            folder, file = child(root, name), child(child(root, "annotations"), f"instances_{name}.json")
             if folder.is_dir() and file.is_file():
                 found.setdefault(split, _files(root, split, folder, file))
             elif split != "test" and folder.is_dir() != file.is_file():
@@ -74,7 +82,9 @@ def find_named(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
         if candidates:
             found[split] = _files(root, split, _image_dir(root, split, candidates[0]), candidates[0])
     if not found:
-        single = [file for folder in (root, root / "annotations") for file in _json_files(folder) if _is_coco(file)]
+        single = [
+            file for folder in (root, child(root, "annotations")) for file in _json_files(folder) if _is_coco(file)
+        ]
         single = [file for file in single if file.name != ROBOFLOW]  # this is a folder of a split
         if len(single) == 1:
             found["train"] = _files(root, "train", _image_dir(root, "train", single[0]), single[0])
@@ -87,21 +97,23 @@ def _files(root: Path, split: Split, image_dir: Path, file: Path) -> SplitFiles:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+    """Without hidden ones: archives made on a Mac hold `._train.json`."""
+    return [folder / name for name in list_files(folder) if suffix_of(name) == ".json"] if folder.is_dir() else []
 
 
 def _named(root: Path, split: Split) -> list[Path]:
     """The files that may be a split's, from the surest kind of place."""
     by_name = [
         file
-        for folder in (root, root / "annotations", root / "labels")
+        for folder in (root, child(root, "annotations"), child(root, "labels"))
         for file in _json_files(folder)
         if _names_split(file.stem, split)
     ]
     in_folders = [
         file
         for name in ALIASES[split]
-        for folder in (root / name, root / name / "annotations", root / "annotations" / name)
+        for own in (child(root, name),)
+        for folder in (own, child(own, "annotations"), child(child(root, "annotations"), name))
         for file in _json_files(folder)
     ]
     for files in (by_name, in_folders):
@@ -136,18 +148,26 @@ def _first_names(file: Path) -> Iterator[str]:
 
 def _image_dir(root: Path, split: Split, file: Path) -> Path:
     """The folder in which most of the first images are."""
-    names, own = list(islice(_first_names(file), _LOOKED_AT)), file.parent
+    names, own = [name.replace("\\", "/") for name in islice(_first_names(file), _LOOKED_AT)], file.parent
     aliases = [*ALIASES[split], *(f"{alias}2017" for alias in ALIASES[split]), "default"]
+    images, aliased = child(root, "images"), [child(root, alias) for alias in aliases]
     folders = [
         own,
-        *(root / alias for alias in aliases),
-        *(root / "images" / alias for alias in aliases),
-        *(root / alias / part for alias in aliases for part in ("images", "data")),
-        own / "images",
-        own / "data",
-        root / "images",
-        root / "data",
+        *aliased,
+        *(child(images, alias) for alias in aliases),
+        *(child(folder, part) for folder in aliased for part in ("images", "data")),
+        child(own, "images"),
+        child(own, "data"),
+        images,
+        child(root, "data"),
         root,
     ]
     existing = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-    return max(existing, key=lambda folder: sum((folder / name).is_file() for name in names if "\0" not in name))
+    present = Presence()
+
+    def number_of_images(folder: Path) -> tuple[int, int]:
+        """Of those listed by their path, and of those listed by name alone."""
+        ends = (name.rpartition("/")[2] for name in names)
+        return sum(f"{folder}/{name}" in present for name in names), sum(f"{folder}/{end}" in present for end in ends)
+
+    return max(existing, key=number_of_images)

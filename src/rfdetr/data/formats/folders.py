@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from rfdetr.data.locating import IMAGE_SUFFIXES
+from rfdetr.data.locating import IMAGE_SUFFIXES, is_file
 
 VALIDATION_NAMES = ("valid", "val", "validation")
 """What people call the split `valid`."""
@@ -34,14 +34,7 @@ def list_files(folder: Path | str) -> list[str]:
         OSError: the folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
-
-
-def _is_file(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_file(entry))
 
 
 def walk(folder: Path | str) -> Iterator[tuple[str, list[str]]]:
@@ -65,7 +58,26 @@ def list_folders(folder: Path | str) -> list[str]:
         OSError: the folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        return sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.path for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def child(folder: Path, name: str) -> Path:
+    """A file or folder in a folder, whichever way its letters are written: other systems do not tell the difference."""
+    exact = folder / name
+    if os.path.lexists(exact):  # which does not raise for folders that cannot be read
+        return exact
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - as in Presence
+    except OSError:
+        return exact
+    return next((folder / other for other in sorted(names) if other.casefold() == name.casefold()), exact)
 
 
 def images_among(names: list[str]) -> list[str]:

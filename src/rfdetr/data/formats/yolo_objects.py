@@ -109,7 +109,7 @@ class _Notes:
 
 
 def _suspect_corners(boxes: Float64[np.ndarray, "N 4"], lines: Lines) -> None:
-    """Warn of lines `class left top right bottom`: as cxcywh, all boxes are larger than the way to their centre."""
+    """Lines `class left top right bottom`: as cxcywh, all boxes are larger than the way to their centre."""
     centre, size = boxes[:, :2], boxes[:, 2:]
     if len(boxes) <= _FEW_LINES or not (size > centre).all():
         return
@@ -119,4 +119,5 @@ def _suspect_corners(boxes: Float64[np.ndarray, "N 4"], lines: Lines) -> None:
             f"{number} of {len(boxes)} boxes leave the image, and none would if the lines were "
             "`class left top right bottom`. YOLO's are `class cx cy w h`"
         )
-        lines.problems.warning(lines.files.file, text)
+        add = lines.problems.error if number > len(boxes) / 2 else lines.problems.warning
+        add(lines.files.file, text)
