@@ -47,7 +47,8 @@ def class_ids(table: ClassTable, data: SplitData, file: Path, problems: Problems
     counts = np.bincount(data.labels, minlength=len(data.categories)).tolist()
     names = f"{', '.join(table.names[:10])}{', ...' * (len(table) > 10)}"
     for category, count in zip(data.categories, counts, strict=True):
-        if category.name not in class_id_of and count:
+        # Of a table that could not be read, its own error says enough.
+        if class_id_of and category.name not in class_id_of and count:
             near = suggestion(category.name, list(table.names))
             problems.error(
                 file,
