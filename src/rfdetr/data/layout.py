@@ -8,7 +8,7 @@ from rfdetr.config.runs import Split
 from rfdetr.config.values import Samples
 from rfdetr.data import samples
 from rfdetr.data.fetching import is_address, local_path
-from rfdetr.data.formats import coco_layout, csv_tables, voc, webdataset, yolo
+from rfdetr.data.formats import coco_layout, csv_tables, voc, webdataset, yolo, yolo_bare
 from rfdetr.data.formats.folders import list_folders
 from rfdetr.data.problems import Problems, raise_errors
 from rfdetr.data.raw import SplitFiles
@@ -25,6 +25,7 @@ _FINDERS: tuple[Callable[[Path, Problems], Found], ...] = (
     coco_layout.find_named,
     voc.find,
     csv_tables.find,
+    yolo_bare.find,
 )
 _EXPECTED = (
     f"Expected one of: train/, valid/ (or val/) and test/, each with {coco_layout.ROBOFLOW} beside its images; "

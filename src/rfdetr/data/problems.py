@@ -66,6 +66,10 @@ class Problems:
             self._kinds.setdefault((other.severity, other.file, other.message), _Kind(other.file)).count += 1
 
     @property
+    def has_errors(self) -> bool:
+        return any(severity == "error" for severity, _, _ in self._kinds)
+
+    @property
     def found(self) -> list[Problem]:
         """Errors first, else in the order in which the kinds came up."""
         problems = [

@@ -1,7 +1,7 @@
 """A dataset in any format -> Annotations: what training, evaluation, `check` and `convert` all begin with."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,9 @@ def read_dataset(dataset_dir: Source, splits: Sequence[Split] = SPLITS, masks: b
         raise_errors(problems.found)
         raise DatasetError(missing_split(dataset_dir, splits[0], found))
     data = {split: _read(found[split], masks) for split in present}
+    if "test" in present[1:] and not len(data["test"].names):  # it is not needed for training
+        problems.extend(replace(problem, severity="warning") for problem in data.pop("test").problems)
+        present.remove("test")
     table: ClassTable | None = None
     annotations: dict[Split, Annotations] = {}
     for split in present:
@@ -84,7 +87,7 @@ def read_dataset(dataset_dir: Source, splits: Sequence[Split] = SPLITS, masks: b
         if split == "train" and own.is_crowd.all() and not any(p.severity == "error" for p in own.problems):
             problems.error(file, "no object to train on")
     _report_unlisted(found, data, problems)
-    missing = [split for split in splits if split not in found]
+    missing = [split for split in splits if split not in data]
     return Dataset(
         found[present[0]].format, annotations, table or ClassTable((), (), ()), problems.found, missing, data
     )

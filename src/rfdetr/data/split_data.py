@@ -76,8 +76,8 @@ def use(raw: RawSplit, problems: Problems) -> SplitData:
     rows = np.flatnonzero(is_used)
     rows = rows[np.argsort(images[rows], kind="stable")]  # objects of an image together, else in the order of the file
     kept = np.flatnonzero(is_usable)
-    if not len(kept) and len(raw):
-        problems.error(file, "no image can be used")
+    if not len(kept) and not problems.has_errors:
+        problems.error(file, "no image can be used" if len(raw) else "no images")
     areas = np.where(np.isnan(areas), np.where(is_used[:, None], boxes[:, 2:], 0).prod(axis=1), areas)
     names = [located.names[row] for row in kept.tolist()]
     return SplitData(

@@ -132,7 +132,7 @@ def _names_split(stem: str, split: Split) -> bool:
 def _is_coco(file: Path) -> bool:
     """Whether it begins like an annotation file, or is too broken to say."""
     try:
-        return next(read_lists(file, ("images", "annotations", "categories")), None) is not None
+        return next(read_lists(file, ("images", "annotations")), None) is not None
     except DatasetError:
         return True
 

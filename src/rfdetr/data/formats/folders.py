@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -78,6 +78,14 @@ def child(folder: Path, name: str) -> Path:
     except OSError:
         return exact
     return next((folder / other for other in sorted(names) if other.casefold() == name.casefold()), exact)
+
+
+def alike(folder: str, parts: Iterable[str]) -> str:
+    """The path of what `child` finds step by step."""
+    path = Path(folder)
+    for part in parts:
+        path = child(path, part)
+    return str(path)
 
 
 def images_among(names: list[str]) -> list[str]:

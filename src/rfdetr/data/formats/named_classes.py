@@ -2,6 +2,7 @@
 
 from array import array
 
+from rfdetr.data.formats.folders import same_text
 from rfdetr.data.raw import Category, RawSplit
 
 
@@ -12,7 +13,7 @@ class NamedClasses:
         self._rows: dict[str, int] = {}
 
     def row(self, name: str) -> int:
-        return self._rows.setdefault(name, len(self._rows))
+        return self._rows.setdefault(same_text(name), len(self._rows))
 
     def finish(self, raw: RawSplit) -> None:
         """Set the categories of a split whose labels are rows of this table."""

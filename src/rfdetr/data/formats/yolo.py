@@ -14,16 +14,11 @@ from rfdetr.data.cleaning import check_share
 from rfdetr.data.formats.folders import same_text, stem_of
 from rfdetr.data.formats.yolo_file import find_data_file, read_data_file
 from rfdetr.data.formats.yolo_images import list_images
-from rfdetr.data.formats.yolo_labels import Lines, label_files, label_folder
+from rfdetr.data.formats.yolo_labels import NO_LABELS, Lines, label_files, label_folder, read_label_file
 from rfdetr.data.formats.yolo_objects import add_objects
 from rfdetr.data.formats.yolo_paths import Sources, locate
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import Category, RawSplit, SplitFiles
-
-_NO_LABELS = frozenset(
-    ("classes", "labels", "names", "notes", "obj", "predefined_classes", "train", "val", "valid", "test")
-)
-"""Text files that tools write among label files."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +42,12 @@ def find(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
         return {}
     top, splits = locate(data, problems)
     return {
-        split: _split_files(split, top, YoloParts(data.file, data.names, sources, data.keypoint_numbers))
+        split: split_files(split, top, YoloParts(data.file, data.names, sources, data.keypoint_numbers))
         for split, sources in splits.items()
     }
 
 
-def _split_files(split: Split, top: Path, parts: YoloParts) -> SplitFiles:
+def split_files(split: Split, top: Path, parts: YoloParts) -> SplitFiles:
     folders = [source for source in parts.sources if source.is_dir()]
     labels = [Path(label_folder(str(folder), str(top))) for folder in folders]
     has_lists = len(folders) < len(parts.sources)
@@ -103,6 +98,7 @@ class _Reader:
         if labels not in self.known:
             self.known[labels] = label_files(labels)
         known, used = self.known[labels], self.used[labels]
+        beside = label_files(folder) if labels != folder and len(known) < len(names) else {}
         prefix = os.path.relpath(folder, self.raw.files.root) + "/"
         prefix = "" if prefix == "./" else prefix
         shared: dict[str, str] = {}
@@ -113,7 +109,10 @@ class _Reader:
             if other != name:
                 kind = "images that differ in nothing but the suffix, so that they share a label file"
                 self.problems.warning(self.raw.files.file, kind, f"{prefix}{other} and {name}")
-            self._take_image(prefix + name, known.get(stem, ""))
+            if stem in beside and stem not in known:
+                kind = f"label files beside their images, not in {self.lines.short(labels)} (used)"
+                self.problems.warning(beside[stem], kind, self.lines.short(beside[stem]), group=self.raw.files.file)
+            self._take_image(prefix + name, known.get(stem, "") or beside.get(stem, ""))
 
     def _take_image(self, name: str, file: str) -> None:
         content = self._content(file) if file else b""
@@ -124,17 +123,12 @@ class _Reader:
     def _content(self, file: str) -> bytes | None:
         """Text of a label file; None where it cannot be read, which is noted."""
         try:
-            with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 - Path objects cost as much as reading
-                content = stream.read()
-            if not content.isascii():
-                content = content.decode("utf-8-sig").encode()
+            return read_label_file(file)
         except OSError as error:
             self._leave_out(file, "cannot be read", f" ({error.strerror})")
-            return None
         except UnicodeDecodeError:
             self._leave_out(file, "are not text in UTF-8")
-            return None
-        return content
+        return None
 
     def _leave_out(self, file: str, kind: str, reason: str = "") -> None:
         kind = f"label files that {kind} (left out with their images)"
@@ -153,7 +147,7 @@ class _Reader:
     def _report_unused(self) -> None:
         for folder, files in self.known.items():
             for stem, file in files.items():
-                is_label = stem not in _NO_LABELS and not stem.startswith("README")
+                is_label = stem not in NO_LABELS and not stem.startswith("README")
                 if is_label and stem not in self.used[folder]:
                     kind = "label files without an image (not used)"
                     self.problems.warning(file, kind, self.lines.short(file), group=self.raw.files.file)

@@ -1,6 +1,6 @@
 """data.yaml of a YOLO dataset: the names of its classes, and where its splits lie."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats.folders import VALIDATION_NAMES, list_files, read_text, suffix_of
+from rfdetr.data.formats.folders import VALIDATION_NAMES, list_files, read_text, same_text, suffix_of
 from rfdetr.data.problems import Problems, brief
 
 _USUAL_NAMES = ("data.yaml", "data.yml")
@@ -116,14 +116,22 @@ def _names(content: Mapping[str, Any]) -> tuple[str, ...]:
         value = _in_order(value)
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"names: expected a list of names, got {brief(value)}. {_HOW_TO_NAME}")
-    names = [name.strip() for name in value]
+    names = checked_names(value)
+    _check_number_of_names(content.get("nc"), len(names))
+    return names
+
+
+def checked_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Raises:
+    ValueError: one is empty, or there twice.
+    """
+    names = [same_text(name.strip()) for name in given]
     if "" in names:
         raise ValueError(f"names: the one of index {names.index('')} is empty")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         places = [str(index) for index, name in enumerate(names) if name == twice]
         raise ValueError(f"names: {twice!r} is there more than once (indices {', '.join(places)})")
-    _check_number_of_names(content.get("nc"), len(names))
     return tuple(names)
 
 

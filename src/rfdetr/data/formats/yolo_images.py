@@ -42,6 +42,11 @@ def _of_list(file: Path, root: Path, problems: Problems) -> Images:
         if not text or text.startswith("#"):
             continue
         path = _meant(text, beside, top, present)
+        if (path is None or path not in present) and (other := _by_its_end(text, top, present)):
+            path = other
+            if text.startswith("/") or "\\" in text:
+                kind = "images that are somewhere else (used)"
+                problems.warning(file, kind, f"line {number} {brief(text)} is {os.path.relpath(path, top)}")
         if path is None or "\0" in path:
             kind = f"paths that lead out of the dataset {top}" if path is None else "lines that are no paths"
             problems.warning(file, f"{kind} (left out)", f"line {number} {brief(text)}")
@@ -63,3 +68,12 @@ def _meant(text: str, beside: str, top: str, present: Presence) -> str | None:
                     return path
                 inside = inside or path
     return inside
+
+
+def _by_its_end(text: str, top: str, present: Presence) -> str | None:
+    """The file that a path of another machine means: the one with the most of its folders."""
+    parts = os.path.normpath(text.replace("\\", "/")).strip("/").split("/")
+    if parts[0] == "..":
+        return None
+    ends = (f"{top}/{'/'.join(parts[start:])}" for start in range(1, len(parts)))
+    return next((end for end in ends if end in present), None)

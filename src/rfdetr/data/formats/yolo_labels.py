@@ -3,13 +3,18 @@
 import os
 from array import array
 from collections.abc import Iterable
-from errno import ENAMETOOLONG, ENOENT, ENOTDIR
+from errno import EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR
 from math import isfinite, nan
+from stat import S_ISREG
 
-from rfdetr.data.formats.folders import same_text
+from rfdetr.data.formats.folders import alike, same_text
 from rfdetr.data.problems import Problems, brief
 from rfdetr.data.raw import SplitFiles
 
+NO_LABELS = frozenset(
+    ("classes", "labels", "names", "notes", "obj", "predefined_classes", "train", "val", "valid", "test")
+)
+"""Text files that tools write among label files."""
 _FORMS = "`class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`"
 
 
@@ -21,11 +26,12 @@ def label_folder(images: str, root: str) -> str:
     """
     parts = os.path.relpath(images, root).split("/")
     for place in reversed(range(len(parts))):
-        if parts[place] == "images":
-            folder = os.path.normpath("/".join((root, *parts[:place], "labels", *parts[place + 1 :])))
+        if parts[place].lower() == "images":
+            start = os.path.normpath("/".join((root, *parts[:place])))
+            folder = alike(start, ("labels", *parts[place + 1 :]))
             if os.path.isdir(folder):  # noqa: PTH112
                 return folder
-    among = f"{images}/labels"
+    among = alike(images, ("labels",))
     return among if os.path.isdir(among) else images  # noqa: PTH112 - Path.is_dir() raises for names that are too long
 
 
@@ -41,7 +47,24 @@ def label_files(folder: str) -> dict[str, str]:
         if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG):
             return {}
         raise
-    return {same_text(name[:-4]): f"{folder}/{name}" for name in names if name.endswith(".txt") and name[0] != "."}
+    texts = [name for name in names if name.lower().endswith(".txt") and name[0] != "."]
+    return {same_text(name[:-4]): f"{folder}/{name}" for name in texts}
+
+
+def read_label_file(file: str) -> bytes:
+    """Its text in UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is in another encoding.
+    """
+    # A pipe would wait for somebody to write.
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(number, "rb", buffering=0) as stream:  # noqa: PTH123 - Path objects cost as much as reading
+        if not S_ISREG(os.fstat(number).st_mode):
+            raise IsADirectoryError(EISDIR, "Not a file")
+        content = stream.read()
+    return content if content.isascii() else content.decode("utf-8-sig").encode()
 
 
 class Lines:

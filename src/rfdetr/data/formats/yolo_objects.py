@@ -24,7 +24,7 @@ def add_objects(raw: RawSplit, lines: Lines) -> None:
     usable = _usable(values, lines, len(raw.categories))
     check_share("lines", total, total - lines.left_out, raw, lines.problems)
     points = column(lines.points, np.int64)
-    _suspect_corners(values[usable & (points == 0), 1:], lines)
+    _suspect_form(values[usable & (points == 0), 1:], lines)
     raw.images = _as_array(column(lines.images, np.int64)[usable])
     raw.labels = _as_array(values[usable, 0].astype(np.int64))
     centre, size = values[usable, 1:3], values[usable, 3:]
@@ -108,16 +108,21 @@ class _Notes:
         self.lines.problems.error(self.lines.files.file, text)
 
 
-def _suspect_corners(boxes: Float64[np.ndarray, "N 4"], lines: Lines) -> None:
-    """Lines `class left top right bottom`: as cxcywh, all boxes are larger than the way to their centre."""
-    centre, size = boxes[:, :2], boxes[:, 2:]
-    if len(boxes) <= _FEW_LINES or not (size > centre).all():
+def _suspect_form(boxes: Float64[np.ndarray, "N 4"], lines: Lines) -> None:
+    """Lines that begin with the left top corner: as cxcywh some boxes leave the image, as that none would."""
+    first, last = boxes[:, :2], boxes[:, 2:]
+    number = int((np.abs(first - 0.5) + last / 2 > 0.5 + TOLERANCE).any(axis=1).sum())
+    if len(boxes) <= _FEW_LINES or number <= len(boxes) / 10:
         return
-    number = int((np.abs(centre - 0.5) + size / 2 > 0.5 + TOLERANCE).any(axis=1).sum())
-    if number > len(boxes) / 10:
-        text = (
-            f"{number} of {len(boxes)} boxes leave the image, and none would if the lines were "
-            "`class left top right bottom`. YOLO's are `class cx cy w h`"
-        )
-        add = lines.problems.error if number > len(boxes) / 2 else lines.problems.warning
-        add(lines.files.file, text)
+    if (last > first).all():
+        form = "class left top right bottom"
+    elif (first + last <= 1 + TOLERANCE).all():
+        form = "class left top width height"
+    else:
+        return
+    text = (
+        f"{number} of {len(boxes)} boxes leave the image, and none would if the lines were `{form}`. "
+        "YOLO's are `class cx cy w h`"
+    )
+    add = lines.problems.error if number > len(boxes) / 2 else lines.problems.warning
+    add(lines.files.file, text)

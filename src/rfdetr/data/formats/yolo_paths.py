@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats.folders import VALIDATION_NAMES, is_inside, suffix_of
+from rfdetr.data.formats.folders import VALIDATION_NAMES, alike, is_inside, suffix_of
 from rfdetr.data.formats.yolo_file import DataFile
 from rfdetr.data.problems import Problems
 
@@ -89,10 +89,9 @@ def _has_any(data: DataFile, place: _Place) -> bool:
 
 def _usual(split: Split, place: _Place) -> Path | None:
     """Where a split lies that has no key."""
-    folders = (
-        Path(place.base, *parts) for name in _USUAL_FOLDERS[split] for parts in ((name, "images"), ("images", name))
-    )
-    return next((folder for folder in folders if folder.is_dir()), None)
+    ends = (parts for name in _USUAL_FOLDERS[split] for parts in ((name, "images"), ("images", name)))
+    folders = (alike(place.base, parts) for parts in ends)
+    return next((Path(folder) for folder in folders if os.path.isdir(folder)), None)  # noqa: PTH112 - as _exists()
 
 
 def _named(data: DataFile, split: Split, place: _Place, problems: Problems) -> Sources:
@@ -138,6 +137,9 @@ def _find(entry: str, place: _Place) -> tuple[Path, str | None]:
         plain_inside = os.path.normpath(f"{place.base}/{stripped}")
         if is_inside(plain_inside, place.root) and _exists(plain_inside):
             return _checked(Path(plain_inside)), None
+        other = alike(place.base, os.path.normpath(stripped).split("/"))
+        if is_inside(os.path.normpath(other), place.root) and _exists(other):
+            return _checked(Path(other)), f"no such folder; {_shown(Path(other), place)} is read instead"
     if not inside and _exists(plain):
         raise _NotFoundError(
             f"leads to {plain}, out of the dataset {place.root}. Move it inside, or set `path` to the absolute path "
