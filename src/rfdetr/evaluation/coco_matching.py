@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from hotcoco import Params, StreamingEval
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 
 from rfdetr.data.annotations import Annotations
 from rfdetr.distributed import gathered
@@ -69,16 +69,18 @@ class CocoMatching:
         self.truth = truth
         self.max_dets = max_dets
         self._states = Block()
+        # Ids may be negative, or larger than a float can tell apart. Their order decides between equal scores.
+        self._ids: Int64[np.ndarray, "N"] = np.argsort(np.argsort(truth.image_ids, kind="stable")) + 1
 
     def add_boxes(self, rows: Collection[int], detections: DetectionTable) -> None:
         """Match the detections of some images, all of them at once."""
-        image_ids = self.truth.image_ids[detections.images]
+        image_ids = self._ids[detections.images]
         columns = (image_ids, detections.boxes_xywh, detections.scores, detections.labels)
         self._keep(self._matched(rows, np.column_stack(columns)))
 
     def add_masks(self, row: int, detections: DetectionTable, masks: Iterable[Rle]) -> None:
         """Match the detections of one image. A detection is as large as its mask, whatever its box."""
-        image_id = int(self.truth.image_ids[row])
+        image_id = int(self._ids[row])
         columns = zip(detections.labels.tolist(), detections.scores.tolist(), masks, strict=True)
         found = [
             {"image_id": image_id, "category_id": label, "score": score, "segmentation": mask}
@@ -91,7 +93,7 @@ class CocoMatching:
         params.max_dets = [self.max_dets]
         categories = [{"id": class_id, "name": name} for class_id, name in self.truth.classes.name_of.items()]
         stream = StreamingEval(categories, self.kind, params=params)
-        images = [{"id": int(self.truth.image_ids[row])} for row in rows]
+        images = [{"id": int(self._ids[row])} for row in rows]
         stream.update(images, [thing for row in rows for thing in self._objects(row)], found)
         return stream
 
@@ -104,7 +106,7 @@ class CocoMatching:
         for index in range(truth.offsets[row], truth.offsets[row + 1]):
             thing = {
                 "id": index + 1,
-                "image_id": int(truth.image_ids[row]),
+                "image_id": int(self._ids[row]),
                 "category_id": int(truth.labels[index]),
                 "bbox": truth.boxes_xywh[index].tolist(),
                 "area": float(truth.areas[index]),

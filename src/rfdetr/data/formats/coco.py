@@ -2,6 +2,8 @@
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -276,6 +278,9 @@ class _Reader:
         raw = self.raw
         raw.images = _looked_up(self.image_keys, self.image_rows)
         raw.labels = _looked_up(self.category_keys, self.category_rows)
+        raw.image_ids = array("q", _renumbered(raw.image_ids))
+        category_ids = _renumbered([category.id for category in raw.categories])
+        raw.categories = [replace(row, id=number) for row, number in zip(raw.categories, category_ids, strict=True)]
         words = {number: word for word, number in self.ids.words.items()}
         for table, noun, keys, rows in (
             ("images", "image", self.image_keys, raw.images),
@@ -309,6 +314,12 @@ class _Reader:
 def _place(raw: RawSplit, row: int) -> str:
     number = raw.object_ids[row]
     return f"entry {-_ID_LIMIT - number}" if number <= -_ID_LIMIT else f"id {number}"
+
+
+def _renumbered(ids: Sequence[int]) -> list[int]:
+    """Those of words come behind the others, in the order of the file."""
+    following = count(max((number for number in ids if number > -_ID_LIMIT), default=-1) + 1)
+    return [number if number > -_ID_LIMIT else next(following) for number in ids]
 
 
 def _looked_up(keys: "array[int]", rows: dict[int, int]) -> "array[int]":
