@@ -10,7 +10,7 @@ from rfdetr.config.base import Config
 from rfdetr.config.model import MAX_CHANNELS, ModelConfig, ModelSettings, resolution_problems
 from rfdetr.config.presets import PRESETS, configure, unknown_size
 from rfdetr.config.runs import TrainConfig
-from rfdetr.config.values import AnyPath
+from rfdetr.config.values import MAX_MEGAPIXELS, AnyPath
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 _PAGES = (".html", ".htm")
@@ -31,8 +31,8 @@ class CheckConfig(Config):
     """Detections per image that are to count in evaluation."""
     num_channels: int = Field(default=3, gt=0, le=MAX_CHANNELS)
     """Channels of the pictures that the model is to take."""
-    max_image_megapixels: PositiveFloat | None = None
-    """Larger pictures are refused. None: those above 178 megapixels."""
+    max_image_megapixels: PositiveFloat = MAX_MEGAPIXELS
+    """Larger pictures are refused before they are decoded."""
     masks: bool = False
     """Outlines are needed, as for `seg-` sizes. Otherwise their defects are warnings."""
     decode: bool = False

@@ -13,7 +13,7 @@ from typing import IO
 
 from rfdetr.config.runs import Split
 from rfdetr.data.cleaning import check_share
-from rfdetr.data.formats.folders import VALIDATION_NAMES, Presence
+from rfdetr.data.formats.folders import VALIDATION_NAMES, Presence, alike
 from rfdetr.data.formats.named_classes import NamedClasses
 from rfdetr.data.problems import Problems, brief
 from rfdetr.data.raw import Outlines, RawSplit, SplitFiles
@@ -46,14 +46,18 @@ def find(root: Path, _problems: Problems) -> dict[Split, SplitFiles]:
     """The splits of a dataset. Empty where there are no such tables."""
     found: dict[Split, SplitFiles] = {}
     for split, names in _SPLIT_NAMES.items():
-        files = ((name, root / form.format(name)) for name in names for form in _FILES_OF_SPLIT)
+        files = ((name, _found(root, form.format(name))) for name in names for form in _FILES_OF_SPLIT)
         match = next(((name, file) for name, file in files if _is_ours(file)), None)
         if match:
             found[split] = _split_files(root, split, *match)
     if not found:
-        whole = next((root / name for name in _FILES_WITHOUT_SPLITS if _is_ours(root / name)), None)
+        whole = next(filter(_is_ours, (_found(root, name) for name in _FILES_WITHOUT_SPLITS)), None)
         found = {"train": _split_files(root, "train", "train", whole)} if whole else {}
     return found
+
+
+def _found(root: Path, path: str) -> Path:
+    return Path(alike(str(root), () if path == "." else path.split("/")))
 
 
 def _is_ours(file: Path) -> bool:
@@ -68,7 +72,7 @@ def _is_ours(file: Path) -> bool:
 
 
 def _split_files(root: Path, split: Split, name: str, file: Path) -> SplitFiles:
-    folders = [root / form.format(name) for form in _FOLDERS]
+    folders = [_found(root, form.format(name)) for form in _FOLDERS]
     folder = _image_folder([folder for folder in dict.fromkeys((*folders, file.parent)) if folder.is_dir()], file)
     return SplitFiles("csv", split, dataset_dir=root, root=folder, file=file, watched=(file, folder))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats.folders import VALIDATION_NAMES, images_among, list_files, list_folders
+from rfdetr.data.formats.folders import VALIDATION_NAMES, child, images_among, list_files, list_folders
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import SplitFiles
 
@@ -14,8 +14,7 @@ _SET_NAMES: dict[Split, tuple[str, ...]] = {
     "valid": ("val", "valid"),
     "test": ("test",),
 }
-_ANNOTATION_FOLDERS = ("Annotations", "annotations")
-_IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
+_IMAGE_FOLDERS = ("JPEGImages", "images")
 _LOOKED_AT = 20  # XML files of other kinds may lie there too
 
 
@@ -42,7 +41,7 @@ def find(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
 def _split_folders(root: Path) -> dict[Split, SplitFiles]:
     found: dict[Split, SplitFiles] = {}
     for split, names in _SPLIT_NAMES.items():
-        place = next(filter(None, (_place(root / name) for name in names)), None)
+        place = next(filter(None, (_place(child(root, name)) for name in names)), None)
         if place:
             found[split] = _split_files(root, split, *place)
     return found
@@ -71,11 +70,11 @@ def _devkit(folder: Path) -> dict[Split, SplitFiles]:
 
 def _place(folder: Path) -> tuple[Path, Path] | None:
     """Where annotations and images lie in a folder: in two folders of it, or both in the folder itself."""
-    places = (folder / name for name in _ANNOTATION_FOLDERS)
-    annotations = next((place for place in (*places, folder) if place.is_dir() and _has_annotations(place)), None)
+    places = (child(folder, "Annotations"), folder)
+    annotations = next((place for place in places if place.is_dir() and _has_annotations(place)), None)
     if annotations is None:
         return None
-    images = (folder / name for name in _IMAGE_FOLDERS)
+    images = (child(folder, name) for name in _IMAGE_FOLDERS)
     beside = folder if images_among(list_files(folder)) else annotations
     return annotations, next((place for place in images if place.is_dir()), beside)
 
