@@ -34,13 +34,13 @@ def test_each_box_has_its_own_mask(tmp_path: Path) -> None:
         annotation(2, iscrowd=1),
         annotation(3, bbox=[3, 3, 6, 6], segmentation=[[3, 3, 9, 3, 9, 9]]),
         annotation(4, bbox=[60, 0, 10, 10], segmentation=[[62, 2, 68, 2, 68, 8]]),
-        annotation(5, segmentation={"size": [40, 60], "counts": [5, 2, 2393]}),
+        annotation(5, segmentation={"size": [40, 60], "counts": [422, 2, 1976]}),
     ]
     split = read_split(write_coco(tmp_path, annotations=rows), "train", masks=True)
     polygons, code = split.training_objects(0).segmentations or []
     assert isinstance(polygons, list)
     assert polygons[0].tolist() == [[3, 3], [9, 3], [9, 9]]
-    assert code == from_runs([5, 2, 2393], (40, 60))
+    assert code == from_runs([422, 2, 1976], (40, 60))
 
 
 def test_an_image_without_objects(tmp_path: Path) -> None:
