@@ -139,6 +139,12 @@ def test_class_ids_need_not_be_contiguous_nor_sorted(tmp_path: Path) -> None:
     assert list(result.per_class) == ["cat", "dog", "owl"]
 
 
+@pytest.mark.parametrize("ids", [[-5, -3, -4], [2**60, 2**60 + 1, 2**60 + 2]], ids=["negative", "too large for floats"])
+def test_image_ids_may_be_any_whole_numbers(ids: list[int]) -> None:
+    truth = replace(ground_truth([Thing(row, CAT, BOX) for row in range(3)], 3), image_ids=np.array(ids))
+    assert evaluate(truth, [predictions((CAT, 0.75, BOX)) for _ in ids])["mAP_50"] == pytest.approx(1)
+
+
 def test_perfect_predictions_score_1() -> None:
     result = evaluate(ground_truth([Thing(0, CAT, BOX)]), [predictions((CAT, 0.75, BOX))])
     undefined, threshold = {"mAP_medium": None, "mAP_large": None}, {"F1_threshold": 0.0}

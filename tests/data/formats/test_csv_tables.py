@@ -149,6 +149,12 @@ def test_layouts(tmp_path: Path, table: str, picture: str, folder: str) -> None:
     assert files.file == tmp_path / table
 
 
+def test_folders_and_tables_in_large_letters(tmp_path: Path) -> None:
+    write(tmp_path, {"Train.CSV": HEADER + ROW, "Images/Train/a.jpg": ""})
+    files = csv_tables.find(tmp_path, Problems())["train"]
+    assert (files.file.name, files.root) == ("Train.CSV", tmp_path / "Images/Train")
+
+
 def test_images_may_be_listed_with_their_folder(tmp_path: Path) -> None:
     table = HEADER + ROW.replace("a.jpg", "train/a.jpg")
     files = csv_tables.find(write(tmp_path, {"train.csv": table, "train/b.jpg": "", "train/a.jpg": ""}), Problems())

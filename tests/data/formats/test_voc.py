@@ -214,6 +214,8 @@ def test_of_two_pictures_the_named_one(tmp_path: Path) -> None:
         pytest.param({"annotations/a.xml": xml(), "images/a.png": ""}, {"train": "images"}, id="two folders"),
         pytest.param({"VOCdevkit/VOC2012/Annotations/a.xml": xml(), "VOCdevkit/VOC2012/JPEGImages/a.jpg": ""},
             {"train": "VOCdevkit/VOC2012/JPEGImages"}, id="an unpacked archive"),
+        pytest.param({"Train/a.xml": xml(), "Train/a.jpg": ""}, {"train": "Train"}, id="large letters"),
+        pytest.param({"ANNOTATIONS/a.xml": xml(), "Images/a.jpg": ""}, {"train": "Images"}, id="others in them"),
         pytest.param({"train/a.xml": "<kml/>", "settings.xml": "<settings/>"}, {}, id="other XML"),
         pytest.param({"train/a.jpg": ""}, {}, id="no XML"),
     ],

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -301,3 +302,45 @@ def test_key_points_are_not_read_as_polygons(tmp_path: Path) -> None:
     assert objects(raw) == [("a.jpg", "cat", [0.4, 0.4, 0.2, 0.2])]
     assert not raw.has_outline[0]
     assert problems == []
+
+
+def test_label_files_may_end_in_large_letters(tmp_path: Path) -> None:
+    files = {"data.yaml": YAML, "train/images/a.jpg": "", "train/labels/a.TXT": "1 .5 .5 .2 .2"}
+    raw, problems = read_split(yolo, write(tmp_path, files))
+    assert objects(raw) == [("a.jpg", "dog", [0.4, 0.4, 0.2, 0.2])]
+    assert problems == []
+
+
+def test_a_label_file_among_the_images_is_used_where_there_is_no_other(tmp_path: Path) -> None:
+    write(dataset(tmp_path, "0 .5 .5 .2 .2"), {f"train/images/{n}.txt": "1 .5 .5 .2 .2" for n in "ab"})
+    raw, problems = read_split(yolo, write(tmp_path, {"train/images/b.jpg": ""}))
+    assert [(image, name) for image, name, _ in objects(raw)] == [("a.jpg", "cat"), ("b.jpg", "dog")]
+    assert problems == [
+        "warning train/images/b.txt: label files beside their images, not in train/labels (used) (1): "
+        "train/images/b.txt"
+    ]
+
+
+def test_nobody_waits_for_a_label_file_that_is_a_pipe(tmp_path: Path) -> None:
+    dataset(tmp_path, "0 .5 .5 .2 .2")
+    os.mkfifo(tmp_path / "train/labels/b.txt")
+    raw, problems = read_split(yolo, write(tmp_path, {"train/images/b.jpg": ""}))
+    assert raw.names == ["a.jpg"]
+    assert problems == [
+        "warning train/labels/b.txt: label files that cannot be read (left out with their images) (1): "
+        "train/labels/b.txt (Not a file)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "form"),
+    [
+        ("0 .6 .5 .9 .9\n0 .6 .5 .9 .8\n0 .3 .4 .9 .5\n0 .1 .1 .2 .2\n", "class left top right bottom"),
+        ("0 .1 .1 .8 .5\n0 .1 .2 .5 .5\n0 .1 .3 .4 .4\n0 .5 .5 .2 .2\n", "class left top width height"),
+    ],
+)
+def test_lines_that_begin_with_a_corner_are_refused_where_most_show_it(tmp_path: Path, lines: str, form: str) -> None:
+    assert read_split(yolo, dataset(tmp_path, lines))[1] == [
+        f"error train/labels: 3 of 4 boxes leave the image, and none would if the lines were `{form}`. YOLO's are "
+        "`class cx cy w h`"
+    ]

@@ -242,3 +242,45 @@ def test_several_folders_are_named_from_the_root(tmp_path: Path) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     write(tmp_path, {"data.yaml": NAMES, "train/images/readme.md": ""})
     assert read_split(yolo, tmp_path)[1] == ["warning train/images: no images in it"]
+
+
+@pytest.mark.parametrize(
+    ("files", "yaml", "remark"),
+    [
+        pytest.param({"Train/Images/a.jpg": "", "Train/Labels/a.txt": BOX}, "", None, id="no keys"),
+        pytest.param({"Train/Images/a.jpg": "", "Train/Labels/a.txt": BOX}, "train: Train/Images", None, id="as named"),
+        pytest.param(
+            {"Train/Images/a.jpg": "", "Train/Labels/a.txt": BOX},
+            "train: ../train/images",
+            "warning data.yaml: train: ../train/images: no such folder; Train/Images is read instead",
+            id="named otherwise",
+        ),
+        pytest.param({"Images/Train/a.jpg": "", "Labels/Train/a.txt": BOX}, "", None, id="Ultralytics"),
+        pytest.param({"train/images/a.jpg": "", "train/Labels/a.txt": BOX}, "", None, id="labels alone"),
+    ],
+)
+def test_folders_in_large_letters(tmp_path: Path, files: dict[str, str], yaml: str, remark: str | None) -> None:
+    found, problems = images(write(tmp_path, {"data.yaml": NAMES + yaml, **files}))
+    assert found == {"train": ["a.jpg"]}
+    assert problems == ([remark] if remark else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "is_said"),
+    [("/content/set/images/train/train.jpg", True), ("D:\\set\\images\\train\\train.jpg", True),
+     ("data/images/train/train.jpg", False)],
+)  # fmt: skip
+def test_lists_of_another_machine(tmp_path: Path, line: str, is_said: bool) -> None:
+    lists = {"train.txt": f"{line}\n"}
+    found, problems = images(write(tmp_path, {"data.yaml": NAMES + "train: train.txt", **lists, **ULTRALYTICS}))
+    assert found["train"] == ["images/train/train.jpg"]
+    assert [problem.partition(" (1): ")[0] for problem in problems] == [
+        "warning train.txt: images that are somewhere else (used)"
+    ] * is_said
+
+
+def test_a_link_that_leads_to_itself_is_no_image(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": NAMES, **ROBOFLOW})
+    for name in ("train/images/self.jpg", "train/images/folder"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    assert images(tmp_path) == (ALL, [])

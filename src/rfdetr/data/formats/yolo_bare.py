@@ -11,11 +11,20 @@ from pathlib import Path
 
 from rfdetr.config.runs import Split
 from rfdetr.data.formats.coco_layout import ALIASES
-from rfdetr.data.formats.folders import alike, child, images_among, list_files, list_folders, read_text
+from rfdetr.data.formats.folders import (
+    alike,
+    child,
+    images_among,
+    list_files,
+    list_folders,
+    read_text,
+    same_text,
+    stem_of,
+)
 from rfdetr.data.formats.yolo import YoloParts, split_files
 from rfdetr.data.formats.yolo_file import checked_names, find_data_file, read_data_file
 from rfdetr.data.formats.yolo_images import list_images
-from rfdetr.data.formats.yolo_labels import NO_LABELS, label_files, label_folder, read_label_file
+from rfdetr.data.formats.yolo_labels import label_files, label_folder, read_label_file
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import SplitFiles
 
@@ -56,12 +65,13 @@ def _is_source(root: Path, place: Path) -> bool:
 def _label_folders(root: Path, source: Path) -> Iterator[str]:
     """Those for the images of a source in which there are label files."""
     if source.is_file():
-        folders = list(list_images((source,), root, Problems()))
+        images = list_images((source,), root, Problems())
     else:
-        folders = [str(source)] if source.is_dir() and images_among(list_files(source)) else []
-    for folder in folders:
+        images = {str(source): images_among(list_files(source))} if source.is_dir() else {}
+    for folder, names in images.items():
         labels = label_folder(folder, str(root))
-        files = (file for stem, file in label_files(labels).items() if stem not in NO_LABELS)
+        known = label_files(labels)
+        files = (known[stem] for name in names if (stem := same_text(stem_of(name))) in known)
         if any(map(_is_label_file, islice(files, _LOOKED_AT))):
             yield labels
 
