@@ -153,7 +153,7 @@ class RFDETR:
         Segmentation models give masks, too: `mask` has one byte per detection and pixel of the image.
 
         Args:
-            images: a path, URL, PIL image, HWC array (uint8, uint16), CHW float tensor in [0, 1], or an iterable of them.
+            images: a path, URL, PIL image, HWC array of uint8 or uint16, CHW float tensor in [0, 1], or an iterable.
                 Files are turned upright by their EXIF orientation; images in memory are taken as they are.
             threshold: detections scored above it are kept.
             batch_size: images per forward pass.

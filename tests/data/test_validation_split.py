@@ -62,7 +62,7 @@ def test_a_validation_split_is_used_and_not_made_twice(tmp_path: Path) -> None:
 
 
 def test_there_has_to_be_something_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no split 'train'. There is: valid"):
+    with pytest.raises(DatasetError, match=r"no split 'train'\. There is: valid"):
         with_validation(read_dataset(write_coco(tmp_path, "valid")), tmp_path, None, 0)
     with pytest.raises(DatasetError, match="valid_fraction needs at least two training images"):
         with_validation(read_dataset(write_coco(tmp_path / "one", images=[image(1)])), tmp_path, 0.5, 0)

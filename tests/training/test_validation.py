@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfdetr.data.reading import read_split
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
+from rfdetr.data.reading import read_split
 from rfdetr.models.criterion import detection_losses
 from rfdetr.models.detector import Detector
 from rfdetr.training.epoch import EMA, REGULAR
