@@ -87,11 +87,14 @@ def test_corners_are_recognised_by_their_area(tmp_path: Path) -> None:
     assert complaint.startswith("100% of the boxes look like corners")
 
 
-def test_where_most_objects_had_to_be_left_out_the_file_means_something_else(tmp_path: Path) -> None:
+def test_where_most_objects_had_to_be_left_out_the_file_means_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = with_box(tmp_path, *[[5, 5, 0, 0]] * 3)
     assert said(root, "error") == ["3 of 5 objects cannot be used: see the warnings for why"]
     with pytest.raises(DatasetError, match="3 of 5 objects cannot be used"):
         read_split(root, "train")
+    assert "boxes without width or height (left out) (3)" in capsys.readouterr().err
 
 
 def picture(root: Path, name: str, size_wh: tuple[int, int] = (60, 40), orientation: int = 1) -> None:

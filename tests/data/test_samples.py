@@ -123,7 +123,7 @@ def test_a_sample_of_another_form_is_named_and_left_out(sample: Any, complaint: 
 
 def test_boxes_follow_the_rules_for_files() -> None:
     assert warnings([(PIXELS, np.array([[5, 5, 5, 9], [5, 5, 9, 9.0], [6, 6, 9, 9]]), [0, 0, 0])]) == [
-        "builtins.list (train): boxes without width or height (left out) (1): sample 0 object 0 has [5, 5, 0, 4]"
+        "list (train): boxes without width or height (left out) (1): sample 0 object 0 has [5, 5, 0, 4]"
     ]
 
 
@@ -151,4 +151,4 @@ def test_what_is_no_dataset_is_said_before_anything_else(value: Any, complaint: 
 
 def test_settings_name_the_dataset_and_do_not_copy_it() -> None:
     assert TrainConfig(dataset_dir=Pets()).plain()["dataset_dir"] == "python:tests.data.test_samples.Pets"
-    assert TrainConfig(dataset_dir=cast("Any", {"train": [1]})).plain()["dataset_dir"] == "python:builtins.dict"
+    assert TrainConfig(dataset_dir=cast("Any", {"train": [1]})).plain()["dataset_dir"] == "python:dict"

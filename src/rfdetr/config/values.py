@@ -91,11 +91,11 @@ ClassNames = Annotated[tuple[str, ...] | None, AfterValidator(check_class_names)
 
 
 def name_of_callable(value: Any) -> str:
-    """`my_project.augment.stormy` of a function, `albumentations.core.composition.Compose` of an object."""
+    """`my_project.augment.stormy` of a function, `albumentations.core.composition.Compose` of an object, `list`."""
     if isinstance(value, partial):
         return name_of_callable(value.func)
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    return named.__qualname__ if named.__module__ == "builtins" else f"{named.__module__}.{named.__qualname__}"
 
 
 def is_sendable(value: Any) -> bool:

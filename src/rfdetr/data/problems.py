@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rfdetr.config.base import report
+from rfdetr.console import warn
 from rfdetr.errors import DatasetError
 
 Severity = Literal["error", "warning"]
@@ -101,3 +102,16 @@ def brief(value: Any) -> str:
     """A value of a file, shortened."""
     text = reprlib.repr(value)  # repr() of hostile values is endless, or too deep
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def settle(problems: Iterable[Problem]) -> None:
+    """Say the warnings, to which errors may refer, then raise the errors.
+
+    Raises:
+        DatasetError: names all errors.
+    """
+    found = list(problems)
+    for problem in found:
+        if problem.severity == "warning":
+            warn(str(problem))
+    raise_errors(found)

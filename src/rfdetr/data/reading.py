@@ -8,13 +8,12 @@ import numpy as np
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.runs import Split
-from rfdetr.console import warn
 from rfdetr.data import index, samples
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.class_tables import class_ids, class_table
 from rfdetr.data.formats import coco, csv_tables, voc, webdataset, yolo
 from rfdetr.data.layout import SPLITS, Source, find_dataset, missing_split
-from rfdetr.data.problems import Problem, Problems, raise_errors
+from rfdetr.data.problems import Problem, Problems, raise_errors, settle
 from rfdetr.data.raw import RawSplit, SplitFiles
 from rfdetr.data.sources import PictureFiles, Pictures
 from rfdetr.data.split_data import SplitData, use
@@ -50,9 +49,7 @@ class Dataset:
         Raises:
             DatasetError: names all errors.
         """
-        raise_errors(self.problems)
-        for problem in self.problems:
-            warn(str(problem))
+        settle(self.problems)
         return self
 
 

@@ -13,7 +13,7 @@ from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.fetching import is_address, local_path
 from rfdetr.data.outlines import MISSING
-from rfdetr.data.problems import raise_errors
+from rfdetr.data.problems import settle
 from rfdetr.data.reading import Dataset, read_dataset
 from rfdetr.data.sources import PictureFiles
 from rfdetr.data.writing import coco, shards, yolo
@@ -35,7 +35,7 @@ def convert(config: ConvertConfig) -> None:
     dataset_dir = _plain(config.dataset_dir)
     _check_output(output, dataset_dir)
     dataset = read_dataset(dataset_dir)
-    raise_errors(dataset.problems)
+    settle(dataset.problems)
     splits = _splits(dataset, dataset_dir, config.outlines)
     for split in splits.values():
         if isinstance(split.pictures, PictureFiles):
@@ -73,7 +73,7 @@ def _check_apart(output: Path, root: Path) -> None:
 
 
 def _splits(dataset: Dataset, dataset_dir: str | Path, outlines: bool) -> dict[SplitName, Split]:
-    """What is written of each split, with outlines where there are any; says the warnings.
+    """What is written of each split, with outlines where there are any; says the warnings about these.
 
     Raises:
         DatasetError: none of the outlines of a split can be used, or its pictures are no files.
@@ -81,11 +81,9 @@ def _splits(dataset: Dataset, dataset_dir: str | Path, outlines: bool) -> dict[S
     outlined = [name for name, data in dataset.data.items() if outlines and data.has_outline.any()]
     # The others are not read so: every object would be reported as lacking its outline.
     full = read_dataset(dataset_dir, outlined, masks=True) if outlined else None
-    new = [problem for problem in full.problems if not problem.message.startswith(MISSING)] if full else []
-    problems = dict.fromkeys([*dataset.problems, *new])
-    raise_errors(problems)
-    for problem in problems:
-        warn(str(problem))
+    known = set(dataset.problems)
+    problems = full.problems if full else []
+    settle(problem for problem in problems if problem not in known and not problem.message.startswith(MISSING))
     splits: dict[SplitName, Split] = {}
     for name, annotations in dataset.splits.items():
         own: Annotations = full.splits[name].with_classes(dataset.classes) if full and name in outlined else annotations
