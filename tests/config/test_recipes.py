@@ -92,6 +92,16 @@ def test_saved_settings_say_that_a_pipeline_has_to_be_given_again(tmp_path: Path
             "got 'strong'",
         ),
         (
+            {"augment": "agressive"},
+            "augment: input should be 'default', 'none', 'conservative', 'aggressive', 'aerial' or 'industrial', "
+            "got 'agressive'. Did you mean 'aggressive'?",
+        ),
+        (
+            {"augment": [1]},
+            "augment: expected the name of a recipe, a function, transforms of torchvision v2 or a Compose of "
+            "Albumentations, got [1]",
+        ),
+        (
             {"augment": lambda *parts: parts, "devices": 2},
             f"augment: {__name__}.<lambda> cannot be sent to other processes, and devices=2 needs some; "
             "define it at the top level of a module that can be imported",
@@ -105,7 +115,17 @@ def test_saved_settings_say_that_a_pipeline_has_to_be_given_again(tmp_path: Path
         ({"mosaic": 1.5}, "mosaic: input should be less than or equal to 1, got 1.5"),
         ({"scale": 1.0}, "scale: input should be less than 1, got 1.0"),
     ],
-    ids=["unknown", "lambda", "function", "degrees", "hue", "a chance above 1", "scale to nothing"],
+    ids=[
+        "unknown",
+        "misspelt",
+        "a list",
+        "lambda",
+        "function",
+        "degrees",
+        "hue",
+        "a chance above 1",
+        "scale to nothing",
+    ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], message: str | None) -> None:
     if message is None:

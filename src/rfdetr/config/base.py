@@ -1,6 +1,7 @@
 """The base of all configs: strict, frozen, and with error messages a person can act on."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,14 @@ def _line(config: type[Config], name: str, problems: list[ErrorDetails]) -> str:
     message = message[0].lower() + message[1:]
     words = "".join(f", or {other['ctx']['expected']}" for other in others if other["type"] == "literal_error")
     words += ", or true or false" * any(other["type"].startswith("bool") for other in others)
-    return f"{name}: {message}{words}, got {problem['input']!r}"
+    near = _nearest(problem["input"], problem["ctx"]["expected"]) if problem["type"] == "literal_error" else ""
+    return f"{name}: {message}{words}, got {problem['input']!r}{near}"
+
+
+def _nearest(given: Any, expected: str) -> str:
+    """`. Did you mean 'yolo'?`; `expected` are words in quotes."""
+    near = suggestion(given, re.findall("'(.*?)'", expected)) if isinstance(given, str) else ""
+    return "." * bool(near) + near
 
 
 def suggestion(name: str, names: list[str]) -> str:

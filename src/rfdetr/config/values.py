@@ -109,12 +109,17 @@ def is_sendable(value: Any) -> bool:
 
 def check_pipeline(value: Any) -> Any:
     """Raises:
-    ValueError: it is the name of a pipeline rather than one, or one that cannot move boxes.
+    ValueError: it is no pipeline, only the name of one, or one that cannot move boxes.
     """
     if isinstance(value, str) and value.startswith(IN_PYTHON):
         raise ValueError(
             f"was {value.removeprefix(IN_PYTHON)}, which a file cannot hold; give it again in Python, "
             "as train(augment=...), or name a recipe"
+        )
+    if not isinstance(value, str) and not callable(value):
+        raise ValueError(
+            "expected the name of a recipe, a function, transforms of torchvision v2 or a Compose of Albumentations, "
+            f"got {reprlib.repr(value)}"
         )
     module = type(value).__module__
     if module.startswith("albumentations.") and "bboxes" not in getattr(value, "processors", {}):
