@@ -35,3 +35,8 @@ def is_heard() -> bool:
     if "WORLD_SIZE" in os.environ:
         return os.environ.get("RANK", "0") == "0"
     return "SLURM_STEP_NUM_TASKS" not in os.environ or os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def size_words(count: int) -> str:
+    """Bytes as `453 MiB`, `5.3 GiB`."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -86,14 +86,14 @@ def test_as_many_as_fit_are_kept_and_that_is_said(tmp_path: Path, capsys: pytest
     """Of 2 KiB the five entries take 128 bytes, the smallest two pictures 320 and 640; the next one would take 1856."""
     folder, sizes_hw = draw(tmp_path, SIZES)
     pictures = cached(folder, sizes_hw, AT_LEAST, "ram", max_bytes=2048)
-    assert capsys.readouterr().out.startswith("cache: 2 of 5 pictures in memory, 0.0 GiB at most of 0.0 GiB: no more")
+    assert capsys.readouterr().out.startswith("cache: 2 of 5 pictures in memory, 0 MiB at most of 0 MiB: no more")
     assert pictures.cache.num_bytes <= 2048
     loaded = [pictures.load(index, AT_LEAST).tobytes() for index in range(len(SIZES))]
     kept = [index for index in range(len(SIZES)) if pictures.cache.get(index) is not None]
     assert kept == [3, 4]
     assert [pictures.load(index, AT_LEAST).tobytes() for index in range(len(SIZES))] == loaded
     cached(folder, sizes_hw, AT_LEAST, "disk", tmp_path)
-    assert capsys.readouterr().out == f"cache: 5 of 5 pictures in a file in {tmp_path}, 0.0 GiB at most\n"
+    assert capsys.readouterr().out == f"cache: 5 of 5 pictures in a file in {tmp_path}, 0 MiB at most\n"
 
 
 def test_by_default_half_of_what_is_free_is_the_most(tmp_path: Path) -> None:

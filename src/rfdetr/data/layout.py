@@ -104,8 +104,7 @@ def find_split(dataset_dir: Source, split: Split) -> SplitFiles:
 
 
 def missing_split(dataset_dir: Source, split: Split, found: Found) -> str:
-    advice = ". valid_fraction=0.1 takes a tenth of the training images for it" if split == "valid" else ""
-    return f"{called(dataset_dir)}: no split {split!r}. There is: {', '.join(found) or 'none'}{advice}"
+    return f"{called(dataset_dir)}: no split {split!r}. There is: {', '.join(found) or 'none'}"
 
 
 def called(dataset_dir: Source) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from rfdetr.console import say, warn
+from rfdetr.console import say, size_words, warn
 from rfdetr.data.channels import Pixels
 from rfdetr.data.resampling import FACTORS, Picture
 from rfdetr.data.sources import Pictures
@@ -63,8 +63,8 @@ def cached(
     cache = PixelCache(_offsets(needed, room), needed, _opened(kind, place))
     where = "memory" if kind == "ram" else f"a file in {place}"
     say(
-        f"cache: {cache.num_places} of {len(needed)} pictures in {where}, {cache.num_bytes / 2**30:.1f} GiB at most"
-        + (f" of {needed.sum() / 2**30:.1f} GiB: no more than half of what is free" * (cache.num_places < len(needed)))
+        f"cache: {cache.num_places} of {len(needed)} pictures in {where}, {size_words(cache.num_bytes)} at most"
+        + (f" of {size_words(int(needed.sum()))}: no more than half of what is free" * (cache.num_places < len(needed)))
     )
     return CachedPictures(pictures, cache, at_least)
 

@@ -8,6 +8,7 @@ import torch
 
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.runs import TrainConfig
+from rfdetr.console import size_words
 from rfdetr.data.annotations import Annotations
 from rfdetr.devices import autocast_dtype
 from rfdetr.models.detector import Detector
@@ -16,8 +17,6 @@ from rfdetr.training.optimizer import parameter_groups
 from rfdetr.training.run_dir import RunDir
 from rfdetr.training.schedules import STEP_FACTOR
 from rfdetr.training.setup import epoch_batches, training_sizes
-
-MIB, GIB = 2**20, 2**30
 
 
 @dataclass(frozen=True)
@@ -212,8 +211,3 @@ def _file_lines(plan: Plan) -> list[tuple[str, str]]:
 
 def counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count != 1)}"
-
-
-def size_words(count: int) -> str:
-    """`453 MiB`, `5.3 GiB`."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

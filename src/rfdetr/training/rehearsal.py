@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64
 
 from rfdetr.config.runs import TrainConfig
+from rfdetr.console import size_words
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import SampleRequest
 from rfdetr.data.collation import collate
@@ -23,7 +24,7 @@ from rfdetr.models.detector import Detector
 from rfdetr.training.display import duration
 from rfdetr.training.epoch import EMA, REGULAR
 from rfdetr.training.memory import PeakMemory, usable_memory
-from rfdetr.training.plan import Plan, make_plan, plan_lines, size_words
+from rfdetr.training.plan import Plan, make_plan, plan_lines
 from rfdetr.training.setup import decoding_size, in_training, training_sizes
 from rfdetr.training.state import Progress
 from rfdetr.training.step import TrainingStep
