@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from rfdetr.data.images import decode, open_image, to_rgb
+from rfdetr.data.images import decode, to_eight_bits, to_picture
 from rfdetr.data.resampling import Picture
 from rfdetr.errors import ImageError
 
@@ -21,13 +21,18 @@ def picture(mode: str) -> Image.Image:
     return Image.fromarray(np.array([[[10, 20, 30], [200, 210, 220]]], dtype=np.uint8)).convert(mode)
 
 
+def open_image(path: Path | str) -> Image.Image:
+    """To look at."""
+    return to_eight_bits(decode(path))
+
+
 def pixels_of(found: Picture) -> Any:
     return np.asarray(found)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "YCbCr", "L", "LA", "1", "P", "PA", "I", "HSV", "RGBX"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    pixels = np.asarray(to_rgb(picture("L").convert(mode) if mode == "I" else picture(mode)))
+    pixels = np.asarray(to_eight_bits(to_picture(picture("L").convert(mode) if mode == "I" else picture(mode))))
     assert pixels.shape == (1, 2, 3)
     assert pixels[0, 0].max() < 60
     assert pixels[0, 1].min() > 180

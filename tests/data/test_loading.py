@@ -15,7 +15,7 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, read_image, training_loader
-from rfdetr.data.preprocess import for_evaluation
+from rfdetr.data.preprocess import normalize, squeezed
 from rfdetr.data.reading import read_split
 from rfdetr.data.resampling import picture_hw
 from rfdetr.data.synthetic import draw_dataset
@@ -157,7 +157,7 @@ def test_pixels_travel_as_bytes_and_become_numbers_on_the_device(shapes: Annotat
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous()
     with Image.open(path_of(shapes, 2)) as picture:
-        expected = for_evaluation(picture, 32)
+        expected = normalize(squeezed(picture, 32))
     assert on_device(batch, torch.device("cpu")).images[2].equal(expected)
 
 

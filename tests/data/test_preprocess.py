@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rfdetr.data.preprocess import MEAN, STD, for_evaluation, for_prediction, normalize, to_pixels, to_tensor
+from rfdetr.data.preprocess import MEAN, STD, for_prediction, normalize, squeezed, to_pixels, to_tensor
 
 
 def oracle_picture(seed: int, height: int, width: int) -> Image.Image:
@@ -31,7 +31,7 @@ def test_both_pipelines_agree_with_the_reference(shared: Path, number: int) -> N
     picture = oracle_picture(rule["seed"], *rule["hw"])
     for name, seen in (
         ("predict", for_prediction(to_tensor(picture), 384)),
-        ("val", for_evaluation(picture, 384)),
+        ("val", normalize(squeezed(picture, 384))),
     ):
         torch.testing.assert_close(seen[:, ::24, ::24], expected[f"{name}{number}.input_sub"], rtol=0, atol=1e-5)
         torch.testing.assert_close(stats(seen), expected[f"{name}{number}.input_stats"], rtol=1e-5, atol=1e-6)
@@ -66,7 +66,7 @@ def test_every_bit_reaches_the_numbers() -> None:
     numbers = to_tensor(deep)
     assert [numbers.min().item(), numbers.max().item(), len(numbers.unique())] == [0, 1, 65536]
     assert len(normalize(to_pixels(deep)).unique()) > 65000
-    assert for_evaluation(deep, 256).equal(normalize(numbers))
+    assert normalize(squeezed(deep, 256)).equal(normalize(numbers))
     assert to_tensor(numbers.permute(1, 2, 0).numpy()).equal(numbers)
 
 
@@ -75,7 +75,7 @@ def test_evaluation_shrinks_with_antialiasing_and_prediction_without() -> None:
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     pixels[::4] = 255
     black, grey = normalize(torch.zeros(3, 1, 1)), normalize(torch.full((3, 1, 1), 0.25))
-    inner = for_evaluation(Image.fromarray(pixels), 16)[:, 1:-1]
+    inner = normalize(squeezed(Image.fromarray(pixels), 16))[:, 1:-1]
     torch.testing.assert_close(inner, grey.expand_as(inner), rtol=0, atol=0.3)
     assert (for_prediction(to_tensor(pixels), 16) == black).all()
 

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from rfdetr.config.runs import Split
-from rfdetr.data.images import open_image
+from rfdetr.data.images import decode
 from rfdetr.data.layout import SPLITS
 from rfdetr.data.reading import read_split
+from rfdetr.data.resampling import picture_hw
 from rfdetr.data.synthetic import IMAGE_SIZE, SHAPES, draw_dataset, draw_image
 from rfdetr.errors import DatasetError
 
@@ -35,7 +36,7 @@ def test_the_library_reads_it(tmp_path: Path, split: Split, count: int) -> None:
     annotations = read_split(tmp_path, split)
     assert len(annotations) == count
     assert annotations.classes.names == SHAPES
-    assert all(open_image(path_of(annotations, index)).size == (IMAGE_SIZE, IMAGE_SIZE) for index in range(count))
+    assert all(picture_hw(decode(path_of(annotations, index))) == (IMAGE_SIZE, IMAGE_SIZE) for index in range(count))
     sizes = annotations.boxes_xywh[:, 2:].max(axis=1) / IMAGE_SIZE
     assert 0.19 < sizes.min() <= sizes.max() < 0.61
     assert (np.diff(annotations.offsets) >= 1).all()

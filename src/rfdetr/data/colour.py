@@ -15,7 +15,6 @@ from rfdetr.data.channels import Pixels, largest_value
 BLUR_SIGMA = (0.1, 2.0)
 MOST_NOISE = 0.06
 
-ColorMatrix = Float64[np.ndarray, "3 4"]
 LUMA = np.array([0.299, 0.587, 0.114])
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 

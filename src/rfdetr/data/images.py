@@ -88,15 +88,6 @@ def decode(
         return _finished(array, num_channels, reduction(picture_hw(array), at_least))
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The picture of a file to look at: RGB with 8 bits, upright.
-
-    Raises:
-        ImageError: as `decode`.
-    """
-    return to_eight_bits(decode(path))
-
-
 def to_eight_bits(picture: Picture) -> Image.Image:
     """A picture as RGB, with the upper 8 of its bits; without a third channel it is grey."""
     if isinstance(picture, Image.Image):
@@ -107,15 +98,6 @@ def to_eight_bits(picture: Picture) -> Image.Image:
     elif pixels.dtype == np.float32:
         pixels = (pixels * 255).round()
     return Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB; of more than 8 bits their upper eight.
-
-    Raises:
-        ImageError: the range of its values is not known.
-    """
-    return to_eight_bits(to_picture(image))
 
 
 def to_picture(image: Image.Image, num_channels: int = 3, orientation: int = 1, factor: int = 1) -> Picture:

@@ -52,11 +52,6 @@ def squeezed(picture: Image.Image | Pixels, resolution: int) -> Shaped[Tensor, "
     return to_pixels(resample(picture, (height, width), whole, (resolution, resolution)))
 
 
-def for_evaluation(image: Image.Image | Pixels, resolution: int) -> Float[Tensor, "C resolution resolution"]:
-    """Squeezed to a square with antialiasing, and normalised."""
-    return normalize(squeezed(image, resolution))
-
-
 def for_prediction(image: Float[Tensor, "C height width"], resolution: int) -> Float[Tensor, "C resolution resolution"]:
     """An image with values in [0, 1], squeezed to a square without antialiasing, and normalised."""
     size = (resolution, resolution)

@@ -57,11 +57,6 @@ class Problems:
         if example is not None and len(found.examples) < _EXAMPLES:
             found.examples.append(example)
 
-    def add_all(self, severity: Severity, file: Path | str, kind: str, examples: Iterable[str]) -> None:
-        """Nothing happens without examples."""
-        for example in examples:
-            self._add(severity, file, kind, example, None)
-
     def extend(self, others: Iterable[Problem]) -> None:
         for other in others:
             self._kinds.setdefault((other.severity, other.file, other.message), _Kind(other.file)).count += 1
