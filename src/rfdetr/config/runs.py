@@ -20,6 +20,7 @@ from rfdetr.config.values import (
     DatasetSource,
     Fraction,
     Precision,
+    is_importable,
     is_sendable,
     name_of_callable,
 )
@@ -267,6 +268,12 @@ class TrainConfig(Config):
                 ("augment", "devices"),
                 f"augment: {name_of_callable(self.augment)} cannot be sent to other processes, and devices="
                 f"{self.devices!r} needs some; define it at the top level of a module that can be imported",
+            )
+        if self.devices != 1 and not is_importable(self.dataset_dir):
+            yield (
+                ("dataset_dir", "devices"),
+                f"dataset_dir: the class of a dataset is of the script itself, and devices={self.devices!r} needs "
+                "other processes; define it at the top level of a module that can be imported",
             )
         if self.warmup_epochs > self.epochs:
             yield ("warmup_epochs", "epochs"), f"warmup_epochs={self.warmup_epochs} is longer than epochs={self.epochs}"

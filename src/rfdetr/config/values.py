@@ -104,7 +104,13 @@ def is_sendable(value: Any) -> bool:
         pickle.dumps(value)
     except Exception:  # objects raise what they like
         return False
-    return not name_of_callable(value).startswith("__main__.")
+    return is_importable(value)
+
+
+def is_importable(value: Any) -> bool:
+    """Whether another program finds its class, or for a mapping those of its values: not that of the main script."""
+    values = value.values() if isinstance(value, Mapping) else [value]
+    return not any(name_of_callable(own).startswith("__main__.") for own in values)
 
 
 def check_pipeline(value: Any) -> Any:
