@@ -152,7 +152,7 @@ def test_what_is_no_dataset_is_said_before_anything_else(value: Any, complaint: 
 def test_other_processes_have_to_find_the_class_of_a_dataset() -> None:
     own = type("Own", (Pets,), {"__module__": "__main__"})()
     complaint = "dataset_dir: the class of a dataset is of the script itself, and devices=2 needs other processes"
-    for dataset in cast("list[Any]", [own, {"train": own}]):
+    for dataset in [own, {"train": own}]:
         assert TrainConfig(dataset_dir=dataset).devices == 1
         with pytest.raises(ConfigError, match=complaint):
             TrainConfig(dataset_dir=dataset, devices=2)
