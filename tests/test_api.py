@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import rfdetr
 from rfdetr import RFDETR, ConfigError, DatasetError, RFDETRNano, RFDETRSmall, TrainConfig, WeightsError
@@ -283,6 +284,23 @@ def test_without_a_test_split_the_run_goes_on_and_validation_may_be_a_part_of_th
     assert "no test split, so that run_test has nothing to test on" in shown.err
     assert "validation: 1 of the training images (valid_fraction=0.5, valid_seed=0), 1 are left" in shown.out
     assert "test" not in result.metrics
+
+
+def test_of_yolo_without_a_test_split_the_validation_split_is_evaluated_and_its_files_say_so(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "valid"):
+        (data / split / "images").mkdir(parents=True)
+        (data / split / "labels").mkdir()
+        Image.new("RGB", (60, 40)).save(data / split / "images/1.png")
+        (data / split / "labels/1.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (data / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [thing]\n")
+    model = RFDETR.from_checkpoint(untrained, device="cpu")
+    result = model.evaluate(dataset_dir=data, output_dir=tmp_path / "output", num_workers=0)
+    assert result.num_objects == 1
+    assert "no test split; this is the validation split" in capsys.readouterr().err
+    assert {file.name for file in (tmp_path / "output").iterdir()} == {"metrics_valid.json", "predictions_valid.json"}
 
 
 @pytest.mark.parametrize(

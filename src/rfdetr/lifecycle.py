@@ -297,9 +297,9 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     if config.output_dir is None:
         return evaluate(model.detector, split, config, model.device)
     output_dir = Path(config.output_dir)
-    predictions = output_dir / f"predictions_{config.split}.json"
+    predictions = output_dir / f"predictions_{split.split}.json"
     result = evaluate(model.detector, split, config, model.device, predictions)
-    write_json(output_dir / f"metrics_{config.split}.json", result.to_json())
+    write_json(output_dir / f"metrics_{split.split}.json", result.to_json())
     return result
 
 

@@ -59,7 +59,7 @@ PAGE = (
     ("prefetch_factor", "int", None),
 )
 # What we take beyond the page: paths as `Path`, None where it is the default, and a word.
-BEYOND = {"batch_size": {"str"}, "dataset_dir": {"Samples"}}
+BEYOND = {"batch_size": {"str"}, "dataset_dir": {"Samples", "Mapping"}}
 # For parameters whose default is None, a value to give.
 VALUES = {
     "resume": "run/checkpoint.pth",

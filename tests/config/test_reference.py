@@ -29,7 +29,7 @@ def test_the_table_has_one_row_per_setting(config: type[Config]) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "| `dataset_dir` | str \\| Path \\| Samples | Required |",
+        "| `dataset_dir` | str \\| Path \\| Samples \\| Mapping | Required |",
         "| `epochs` | int | `100` |",
         "| `batch_size` | int \\| str: `auto` | `4` |",
         "| `lr_scheduler` | str: `step`, `cosine` | `step` |",

@@ -1,6 +1,6 @@
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +127,11 @@ def test_boxes_follow_the_rules_for_files() -> None:
     ]
 
 
+def test_fractions_are_recognised() -> None:
+    with pytest.raises(DatasetError, match=r"100% of the boxes look like fractions .* Boxes are \[x1, y1, x2, y2\] in"):
+        read_split([(PIXELS, BOXES / 100, [0, 0])], "train")
+
+
 def test_a_dataset_of_another_form_is_refused() -> None:
     with pytest.raises(DatasetError, match=re.escape("2 of 2 samples cannot be used")):
         read_split(Pets(PIXELS, PIXELS), "train")
@@ -161,4 +166,4 @@ def test_other_processes_have_to_find_the_class_of_a_dataset() -> None:
 
 def test_settings_name_the_dataset_and_do_not_copy_it() -> None:
     assert TrainConfig(dataset_dir=Pets()).plain()["dataset_dir"] == "python:tests.data.test_samples.Pets"
-    assert TrainConfig(dataset_dir=cast("Any", {"train": [1]})).plain()["dataset_dir"] == "python:dict"
+    assert TrainConfig(dataset_dir={"train": [1]}).plain()["dataset_dir"] == "python:dict"

@@ -70,7 +70,9 @@ def _written(value: Any) -> Any:
     return str(value) if isinstance(value, str | Path) else IN_PYTHON + name_of_callable(value)
 
 
-DatasetSource = Annotated[str | Path | Samples, PlainValidator(check_dataset), PlainSerializer(_written)]
+DatasetSource = Annotated[
+    str | Path | Samples | Mapping[str, Samples], PlainValidator(check_dataset), PlainSerializer(_written)
+]
 
 
 def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:

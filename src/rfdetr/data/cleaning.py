@@ -91,6 +91,9 @@ def _shown(raw: RawSplit, row: int) -> str:
     return "[" + ", ".join(f"{number:.6g}" for number in (x, y, width, height)) + "]"
 
 
+_COCO_FORM = "COCO's boxes are [x, y, width, height] in pixels"
+
+
 def _suspect_file(
     boxes: Float64[np.ndarray, "M 4"],
     areas: Float64[np.ndarray, "M"],
@@ -104,10 +107,13 @@ def _suspect_file(
     if not len(boxes):
         return
     start, size = boxes[:, :2], boxes[:, 2:]
-    file, form = raw.files.file, "COCO's boxes are [x, y, width, height] in pixels"
+    of_coco = raw.files.format in ("coco", "webdataset")
+    file, form = raw.files.file, _COCO_FORM if of_coco else "Boxes are [x1, y1, x2, y2] in pixels"
     is_fraction = np.asarray(((size <= 1) & (start <= 1) & (start >= 0)).all(axis=1) & (limits > 4).all(axis=1))
     if is_fraction.mean() > _MOST:
         problems.error(file, f"{_percent(is_fraction)} of the boxes look like fractions of the image. {form}")
+    if not of_coco:
+        return
     reaches_out: np.ndarray = (start + size > limits + TOLERANCE).any(axis=1)
     could_be_corners = ((size > start) & (size <= limits + TOLERANCE)).all(axis=1)
     of_corners, of_sides = (size - start).prod(axis=1), size.prod(axis=1)
