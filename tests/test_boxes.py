@@ -5,7 +5,6 @@ from torch import Tensor
 from rfdetr.boxes import (
     apply_deltas,
     area,
-    clip_to_image,
     cxcywh_to_xyxy,
     giou,
     iou,
@@ -28,19 +27,6 @@ def boxes(*rows: list[float]) -> Tensor:
 )
 def test_cxcywh_to_xyxy(box: list[float], corners: list[float]) -> None:
     assert cxcywh_to_xyxy(boxes(box))[0].tolist() == pytest.approx(corners)
-
-
-@pytest.mark.parametrize(
-    ("box", "clipped"),
-    [
-        pytest.param([10, 10, 20, 20], [10, 10, 20, 20], id="inside stays"),
-        pytest.param([-5, 0, 700, 20], [0, 0, 640, 20], id="wider than the image is cut"),
-        pytest.param([0, 470, 5, 490], [0, 470, 5, 480], id="height is height"),
-        pytest.param([-9, -9, -1, -1], [0, 0, 0, 0], id="fully outside becomes a point"),
-    ],
-)
-def test_clip_to_image(box: list[float], clipped: list[float]) -> None:
-    assert clip_to_image(boxes(box), size_hw=(480, 640)).tolist() == [clipped]
 
 
 def test_pixels_and_back() -> None:

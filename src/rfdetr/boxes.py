@@ -41,13 +41,6 @@ def to_normalized(boxes_xyxy: Float[Tensor, "N 4"], size_hw: tuple[int, int]) ->
     )
 
 
-def clip_to_image(boxes_xyxy: Float[Tensor, "N 4"], size_hw: tuple[int, int]) -> Float[Tensor, "N 4"]:
-    """The part of each box inside the image; a box fully outside becomes empty."""
-    height, width = size_hw
-    limits = boxes_xyxy.new_tensor([width, height, width, height])
-    return torch.minimum(boxes_xyxy.clamp(min=0), limits)
-
-
 def area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
     return (boxes_xyxy[..., 2] - boxes_xyxy[..., 0]) * (boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
 

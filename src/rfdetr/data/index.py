@@ -63,7 +63,9 @@ def _state(path: str, stat: os.stat_result) -> bytes:
 
 
 def load(files: SplitFiles, masks: bool) -> SplitData | None:
-    """What is kept of a split, if it is still as it was."""
+    """What is kept of a split, if it is still as it was; nothing is of one that does not lie in files."""
+    if not files.watched:
+        return None
     folder = _folder(files, masks)
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
@@ -84,7 +86,8 @@ def _mapped(path: Path) -> np.ndarray:
 
 def save(files: SplitFiles, masks: bool, data: SplitData, state: str) -> None:
     """Keep what was read while the split was in a state; where it cannot be kept, it is read anew next time."""
-    if len(data.names) < _FEWEST_IMAGES and len(data.labels) < _FEWEST_OBJECTS:
+    is_small = len(data.names) < _FEWEST_IMAGES and len(data.labels) < _FEWEST_OBJECTS
+    if is_small or not files.watched:
         return
     folder = _folder(files, masks)
     arrays, facts = to_arrays(data)

@@ -21,6 +21,7 @@ from rfdetr.errors import DatasetError
 
 _READERS: Mapping[str, Callable[[SplitFiles, bool, Problems], RawSplit]] = {
     "coco": coco.read,
+    "python": samples.read,
     "yolo": yolo.read,
     "voc": voc.read,
     "csv": csv_tables.read,
@@ -91,9 +92,6 @@ def read_dataset(dataset_dir: Source, splits: Sequence[Split] = SPLITS, masks: b
 
 
 def _read(files: SplitFiles, masks: bool) -> SplitData:
-    if files.format == "python":
-        problems = Problems()
-        return use(samples.read(files, masks, problems), problems)
     kept = index.load(files, masks)
     if kept is not None:
         return kept
