@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "multi_scale": False,
     "sample_interval": 0,
     "tensorboard": False,
+    "precision": "32",  # as `evaluate` has it
 }
 
 

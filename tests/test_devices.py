@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from rfdetr.devices import autocast_dtype, pick_device, training_device
+from rfdetr.devices import autocast_dtype, multiplies_bfloat16, pick_device, training_device
 from rfdetr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -84,7 +86,15 @@ def test_training_with_a_gpu(name: str, accelerator: str, device: str, capsys: p
 
 
 def test_number_format() -> None:
-    assert autocast_dtype("auto", CPU) is None
     assert autocast_dtype("32", CPU) is None
     assert autocast_dtype("bf16", CPU) == torch.bfloat16
     assert autocast_dtype("auto", torch.device("mps")) == torch.float16
+
+
+def test_the_processor_says_whether_it_multiplies_bfloat16() -> None:
+    """Linux lists the same."""
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists() or "\nflags" not in flags.read_text():
+        pytest.skip("no list to compare with")
+    assert multiplies_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))
+    assert autocast_dtype("auto", CPU) is (torch.bfloat16 if multiplies_bfloat16() else None)

@@ -1,9 +1,10 @@
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rfdetr.host_memory import cgroup_rooms, free_memory
+from rfdetr.host_memory import cgroup_rooms, free_memory, freed_memory_kept
 
 
 def test_there_is_free_memory_and_less_than_the_machine_has() -> None:
@@ -60,3 +61,23 @@ def test_the_room_that_control_groups_leave(
 
 def test_elsewhere_there_are_no_control_groups(tmp_path: Path) -> None:
     assert list(cgroup_rooms(tmp_path / "missing")) == []
+
+
+def page_faults(pieces: int, size: int) -> int:
+    """Of writing to fresh pieces of memory, one after the other."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(pieces):
+        bytearray(size).find(1)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+def test_inside_freed_memory_is_not_faulted_in_again() -> None:
+    size = 100 * 2**20
+    outside = page_faults(10, size)
+    with freed_memory_kept():
+        page_faults(1, size)
+        inside = page_faults(10, size)
+    assert inside < outside / 5
+    assert page_faults(10, size) > 5 * inside

@@ -47,5 +47,13 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     if precision == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-        return torch.float16 if device.type == "mps" else None
+        if device.type == "mps":
+            return torch.float16
+        return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else None
     return {"32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16; others are slower in it than in float32."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.11 on
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

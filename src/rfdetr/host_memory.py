@@ -1,6 +1,9 @@
-"""The memory that is left on this machine, and for its containers."""
+"""The memory that is left on this machine, and for its containers; what this process does with what it frees."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,3 +42,31 @@ def _room(group: Path) -> Iterator[int]:
         except (OSError, ValueError):  # of the other version, or no limit
             continue
         yield room + sum(int(stat.get(name, 0)) for name in reclaimable)
+
+
+# Parameters of mallopt (man 3 mallopt) with their usual values: these they rise to by themselves.
+_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD = -1, 64 << 20
+_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD = -3, 32 << 20
+# Pieces up to this size are kept. Larger ones would leave larger holes when something small takes their place.
+_LARGEST_KEPT = 128 << 20
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, large pieces of memory that are freed stay with this process for the next ones.
+
+    Otherwise the C library gives them back, and every training step faults its tensors in anew, 4 KiB at a time: a
+    tenth of the step. Only glibc can do that; elsewhere nothing changes.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(_TRIM_THRESHOLD, -1)  # never
+    library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+    try:
+        yield
+    finally:
+        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+        library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD)
+        library.malloc_trim(0)

@@ -53,6 +53,7 @@ def tiny_config(dataset_dir: Path, output_dir: Path, **settings: Any) -> TrainCo
         "multi_scale": False,
         "sample_interval": 0,
         "tensorboard": False,
+        "precision": "32",  # so that what is equal but for rounding can be told from what is not
     }
     return TrainConfig(dataset_dir=dataset_dir, output_dir=output_dir, **{**usual, **settings})
 

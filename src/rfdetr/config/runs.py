@@ -184,7 +184,7 @@ class TrainConfig(Config):
     gradient_checkpointing: bool = False
     """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
     precision: Precision = "auto"
-    """Number format of the forward pass. `auto`: bf16 or fp16 where the GPU is fast at it, else 32."""
+    """Number format of the forward pass. `auto`: bf16 where GPU or processor has it, fp16 on other GPUs, else 32."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Kind of device to train on; `auto` follows `device`."""
     devices: int | str = Field(default=1, union_mode="left_to_right")

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rfdetr.config.model import ModelConfig
+from rfdetr.models.attention import attend
 from rfdetr.models.deformable_attention import DeformableAttention
 from rfdetr.models.memory import Memory
 from rfdetr.models.mlp import MLP
@@ -28,20 +29,20 @@ class GroupSelfAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "B Q D"], position: Float[Tensor, "B Q D"], groups: int
+        self, x: Float[Tensor, "B_or_1 Q D"], position: Float[Tensor, "B Q D"], groups: int
     ) -> Float[Tensor, "B Q D"]:
-        """The position is added to queries and keys, not to values."""
-        batch, queries, dim = x.shape
+        """The position is added to queries and keys, not to values. A single row of `x` is that of all images."""
+        batch, queries, dim = position.shape
         split = [2 * dim, dim]
         weight_qk, weight_v = self.in_proj_weight.split(split)
         bias_qk, bias_v = self.in_proj_bias.split(split)
         query, key = F.linear(x + position, weight_qk, bias_qk).chunk(2, dim=-1)
-        value = F.linear(x, weight_v, bias_v)
+        value = F.linear(x, weight_v, bias_v).expand(batch, -1, -1)
 
         def by_head(t: Tensor) -> Tensor:
             return t.reshape(batch * groups, queries // groups, self.num_heads, -1).transpose(1, 2)
 
-        attended = F.scaled_dot_product_attention(by_head(query), by_head(key), by_head(value))
+        attended = attend(by_head(query), by_head(key), by_head(value))
         out: Tensor = self.out_proj(attended.transpose(1, 2).reshape(batch, queries, dim))
         return out
 
@@ -62,7 +63,7 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        tgt: Float[Tensor, "B Q D"],
+        tgt: Float[Tensor, "B_or_1 Q D"],
         query_pos: Float[Tensor, "B Q D"],
         reference: Float[Tensor, "B Q 4"],
         memory: Memory,
@@ -70,7 +71,9 @@ class DecoderLayer(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         tgt = self.norm1(tgt + self.self_attn(tgt, query_pos, groups))
         tgt = self.norm2(tgt + self.cross_attn(tgt + query_pos, reference, memory))
-        out: Tensor = self.norm3(tgt + self.linear2(F.relu(self.linear1(tgt))))
+        # Flat, as autograd copies a view that is changed in place.
+        hidden = F.relu_(self.linear1(tgt.flatten(0, 1)))
+        out: Tensor = self.norm3(tgt + self.linear2(hidden).view_as(tgt))
         return out
 
 
@@ -86,7 +89,7 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        tgt: Float[Tensor, "B Q D"],
+        tgt: Float[Tensor, "B_or_1 Q D"],
         reference: Float[Tensor, "B Q 4"],
         memory: Memory,
         groups: int,

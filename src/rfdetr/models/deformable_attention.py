@@ -29,23 +29,33 @@ class DeformableAttention(nn.Module):
         """`reference` boxes are cxcywh relative to the unpadded image."""
         batch, queries, dim = query.shape
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        values = self._values(memory)
-        offsets = self.sampling_offsets(query).float().view(batch, queries, heads, levels, points, 2)
-        weights = self.attention_weights(query).float().view(batch, queries, heads, levels * points).softmax(dim=-1)
+        offsets, weights = self._offsets_and_weights(query)
+        # Queries come last, one after the other in memory, from here on: few points per query make poor loops.
+        # float32: positions need the precision, and the CPU kernel is faster in it than in bfloat16.
+        offsets = offsets.float().view(batch, queries, heads, levels, points, 2).permute(0, 2, 3, 4, 1, 5)
+        weights = weights.float().view(batch, queries, heads, levels * points).permute(0, 2, 3, 1).contiguous()
+        weights = weights.softmax(dim=2).flatten(0, 1)
         sampled = []
-        for level, value in enumerate(values):
-            boxes = memory.scale_boxes(reference, level)[:, :, None, None]
-            locations = boxes[..., :2] + offsets[:, :, :, level] / points * boxes[..., 2:] * 0.5
-            grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
-            # float32: positions need the precision, and the CPU kernel is faster in it than in bfloat16.
+        for level, value in enumerate(self._values(memory)):
+            xy, wh = memory.scale_boxes(reference, level)[:, None, None].split(2, dim=-1)
+            grid = torch.addcmul(2 * xy, offsets[:, :, level], wh / points) - 1
             sampled.append(
-                F.grid_sample(value.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+                F.grid_sample(
+                    value.float(), grid.flatten(0, 1), mode="bilinear", padding_mode="zeros", align_corners=False
+                )
             )
-        found = torch.cat(sampled, dim=-1)
-        mixed = (found * weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)).sum(dim=-1)
+        found = sampled[0] if levels == 1 else torch.cat(sampled, dim=2)
+        mixed = (found * weights.unsqueeze(1)).sum(dim=2)
         joined = mixed.view(batch, dim, queries).transpose(1, 2).to(query.dtype)
         out: Tensor = self.output_proj(joined)
         return out
+
+    def _offsets_and_weights(self, query: Float[Tensor, "B Q D"]) -> tuple[Tensor, Tensor]:
+        """In one product, as each is a narrow one."""
+        parts = (self.sampling_offsets, self.attention_weights)
+        both = F.linear(query, torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+        offsets, weights = both.split([part.out_features for part in parts], dim=-1)
+        return offsets, weights
 
     def _values(self, memory: Memory) -> list[Float[Tensor, "N D ..."]]:
         """The projected memory, per level, as one map per image and head; padding reads as 0."""

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rfdetr.models.attention import attend
+
 LAYER_NORM_EPS = 1e-6
 
 
@@ -57,7 +59,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*qkv.unbind(0))
+        attended = attend(*qkv.unbind(0))
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, tokens, width))
         return out
 

@@ -1,12 +1,13 @@
 """Two-stage query selection in groups, then the decoder. There is no transformer encoder."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rfdetr.boxes import apply_deltas
 from rfdetr.config.model import ModelConfig
 from rfdetr.models.decoder import Decoder
+from rfdetr.models.grouped import grouped_linear, grouped_mlp, grouped_norm
 from rfdetr.models.memory import Memory
 from rfdetr.models.mlp import MLP
 from rfdetr.models.proposals import propose_boxes
@@ -33,25 +34,32 @@ class Transformer(nn.Module):
         """
         proposals, valid = propose_boxes(memory)
         tokens = memory.tokens * valid.unsqueeze(-1).to(memory.tokens.dtype)
-        proposals = proposals.expand(tokens.shape[0], -1, -1)
         count = min(self.num_queries, tokens.shape[1])
-        picks = [self._select_group(group, tokens, proposals, count) for group in range(groups)]
-        logits, boxes, selected = (torch.cat(parts, dim=1) for parts in zip(*picks, strict=True))
-        return {"pred_logits": logits, "pred_boxes": boxes}, selected
+        best = self._best_tokens(tokens, count, groups)
+        batch, dim = len(tokens), tokens.shape[-1]
+        chosen = tokens.unsqueeze(1).expand(-1, groups, -1, -1).gather(2, best.expand(-1, -1, -1, dim))
+        features, logits = self._features_and_logits(chosen.transpose(0, 1).flatten(1, 2))
+        deltas = grouped_mlp(features, self.enc_out_bbox_embed)
+        logits, deltas, features = (
+            part.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2) for part in (logits, deltas, features)
+        )
+        places = proposals.expand(batch, -1, -1).unsqueeze(1).expand(-1, groups, -1, -1)
+        places = places.gather(2, best.expand(-1, -1, -1, 4)).flatten(1, 2)
+        return {"pred_logits": logits, "pred_boxes": apply_deltas(deltas.float(), places)}, features
 
-    def _select_group(
-        self, group: int, tokens: Float[Tensor, "B S D"], proposals: Float[Tensor, "B S 4"], count: int
-    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"], Float[Tensor, "B Q D"]]:
-        features = self.enc_output_norm[group](self.enc_output[group](tokens))
-        logits = self.enc_out_class_embed[group](features)
-        best = logits.amax(dim=-1).topk(count, dim=1).indices.unsqueeze(-1)
+    @torch.no_grad()
+    def _best_tokens(self, tokens: Float[Tensor, "B S D"], count: int, groups: int) -> Int[Tensor, "B G {count} 1"]:
+        """Indices, best first. No loss depends on the other tokens, so the chosen ones alone are gone through again."""
+        _, logits = self._features_and_logits(tokens.flatten(0, 1).expand(groups, -1, -1))
+        scores = logits.amax(dim=-1).unflatten(1, tokens.shape[:2]).transpose(0, 1)
+        best: Tensor = scores.topk(count, dim=-1).indices
+        return best.unsqueeze(-1)
 
-        def pick(rows: Float[Tensor, "B S N"]) -> Float[Tensor, "B Q N"]:
-            return rows.gather(1, best.expand(-1, -1, rows.shape[-1]))
-
-        selected = pick(features)
-        deltas = self.enc_out_bbox_embed[group](selected)
-        return pick(logits), apply_deltas(deltas.float(), pick(proposals)), selected
+    def _features_and_logits(
+        self, tokens: Float[Tensor, "G N D"]
+    ) -> tuple[Float[Tensor, "G N D"], Float[Tensor, "G N C"]]:
+        features = grouped_norm(grouped_linear(tokens, self.enc_output), self.enc_output_norm)
+        return features, grouped_linear(features, self.enc_out_class_embed)
 
     def forward(
         self,
@@ -68,7 +76,7 @@ class Transformer(nn.Module):
         first_boxes = enc_outputs["pred_boxes"].detach()
         count = first_boxes.shape[1] // groups
         reference = apply_deltas(self._rows(refpoint_embed, groups, count), first_boxes)
-        tgt = self._rows(query_feat, groups, count).expand(memory.tokens.shape[0], -1, -1)
+        tgt = self._rows(query_feat, groups, count).unsqueeze(0)
         return self.decoder(tgt, reference, memory, groups), reference, enc_outputs, tokens
 
     def _rows(self, embedding: Float[Tensor, "rows N"], groups: int, count: int) -> Float[Tensor, "{groups}*{count} N"]:

@@ -1,0 +1,132 @@
+"""Minutes to a given accuracy, beside the PyPI package of the same name: the same recipe from scratch, seed by seed.
+
+    python benchmarks/accuracy.py --other OTHER_VENV/bin/python --data ../shared/data/bccd
+
+Each side runs `train()` in a process of its own, one after the other, from the same random weights (a checkpoint that
+both open). The clock starts with the process; the accuracy of an epoch counts from when its row is in metrics.csv.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+METRIC = "val/ema_mAP_50_95"
+RECIPE: dict[str, Any] = {
+    "epochs": 12,
+    "batch_size": 4,
+    "grad_accum_steps": 1,
+    "lr": 2e-4,
+    "lr_encoder": 2e-4,
+    "lr_vit_layer_decay": 1.0,
+    "lr_component_decay": 1.0,
+    "multi_scale": False,
+    "tensorboard": False,
+    "num_workers": 2,
+}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {"device": "cpu", "sample_interval": 0, "compute_val_loss": False},
+    "ours in float32": {"device": "cpu", "sample_interval": 0, "compute_val_loss": False, "precision": "32"},
+}
+
+
+def serve(side: str, settings: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(settings.pop("threads"))
+    import rfdetr
+
+    shape, run = settings["shape"], settings["run"]
+    model = rfdetr.RFDETRNano(device="cpu", **shape)
+    model.train(**run, **OURS.get(side, {}))
+
+
+def rows(file: Path) -> list[tuple[int, float]]:
+    """Epoch and accuracy, as far as they are known."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return [(int(float(row["epoch"])), float(row[METRIC])) for row in csv.DictReader(lines) if row.get(METRIC)]
+
+
+def follow(python: str, side: str, settings: dict[str, Any], log: Path) -> list[tuple[float, float]]:
+    """Seconds since the start, and accuracy, of each epoch."""
+    started, seen = time.perf_counter(), []
+    metrics = Path(settings["run"]["output_dir"]) / "metrics.csv"
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            [python, __file__, "--serve", side, json.dumps(settings)], stdout=lines, stderr=lines, env=os.environ
+        )
+        while process.poll() is None:
+            time.sleep(0.2)
+            seen += [(time.perf_counter() - started, found) for _, found in rows(metrics)[len(seen) :]]
+    seen += [(time.perf_counter() - started, found) for _, found in rows(metrics)[len(seen) :]]
+    if process.returncode:
+        raise SystemExit(f"{side}: ended with {process.returncode}\n{log.read_text()[-3000:]}")
+    return seen
+
+
+def seconds_to(accuracy: float, seen: list[tuple[float, float]]) -> float:
+    return next((seconds for seconds, found in seen if found >= accuracy), float("inf"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--other", help="a Python with the other package")
+    parser.add_argument("--data", type=Path, help="a dataset in Roboflow's COCO layout")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--resolution", type=int, default=192)
+    parser.add_argument("--num-queries", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sides", nargs="+", default=["other", *OURS])
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        side, settings = given.serve
+        serve(side, json.loads(settings))
+        return
+    import rfdetr
+
+    shape = {"resolution": given.resolution, "num_queries": given.num_queries, "num_select": given.num_queries}
+    print("| seed | side | seconds | final mAP | best mAP | seconds to the other's final mAP | share |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    final: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in given.seeds:
+            weights = Path(temporary) / f"{seed}.pth"
+            rfdetr.RFDETRNano(pretrain_weights=None, device="cpu", num_classes=3, init_seed=seed, **shape).save(weights)
+            goal, whole = float("nan"), float("nan")
+            for side in given.sides:
+                folder = Path(temporary) / f"{side}-{seed}"
+                run = RECIPE | {"dataset_dir": str(given.data), "output_dir": str(folder), "seed": seed}
+                settings = {
+                    "shape": shape | {"pretrain_weights": str(weights), "num_classes": 3},
+                    "run": run | {"epochs": given.epochs},
+                    "threads": given.threads,
+                }
+                python = given.other if side == "other" else sys.executable
+                seen = follow(python, side, settings, Path(temporary) / "log.txt")
+                if side == "other":
+                    whole, goal = seen[-1]
+                needed = seconds_to(goal, seen)
+                final.setdefault(side, []).append(seen[-1][1])
+                print(
+                    f"| {seed} | {side} | {seen[-1][0]:.0f} | {seen[-1][1]:.4f} | {max(m for _, m in seen):.4f} "
+                    f"| {needed:.0f} | {needed / whole:.2f} |",
+                    flush=True,
+                )
+                print("  " + ", ".join(f"{s:.0f} s: {m:.3f}" for s, m in seen), file=sys.stderr, flush=True)
+    for side, found in final.items():
+        print(f"{side}: final mAP {statistics.mean(found):.4f}, from {min(found):.4f} to {max(found):.4f}")
+
+
+if __name__ == "__main__":
+    main()
