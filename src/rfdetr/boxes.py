@@ -47,8 +47,10 @@ def area(boxes_xyxy: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
 
 def _overlap(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """IoU and union of boxes that broadcast against each other, xyxy."""
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    inter = sides[..., 0] * sides[..., 1]
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.unbind(-1), b.unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    inter = width * height
     union = area(a) + area(b) - inter
     return inter / union.clamp(min=MIN_AREA), union
 
@@ -61,8 +63,10 @@ def iou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "
 def giou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "..."]:
     """Generalised IoU (arXiv:1902.09630) of boxes paired by broadcasting, xyxy; in [-1, 1]."""
     overlap, union = _overlap(a, b)
-    sides = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)
-    hull = sides[..., 0] * sides[..., 1]
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.unbind(-1), b.unbind(-1)
+    width = (torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)).clamp(min=0)
+    height = (torch.maximum(ay2, by2) - torch.minimum(ay1, by1)).clamp(min=0)
+    hull = width * height
     return overlap - (hull - union) / hull.clamp(min=MIN_AREA)
 
 

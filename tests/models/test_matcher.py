@@ -4,6 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, giou
@@ -31,7 +32,7 @@ def test_cost_term_by_term() -> None:
             classification = -0.25 * (1 - prob) ** 2 * prob.log() + 0.75 * prob**2 * (1 - prob).log()
             overlap = giou(cxcywh_to_xyxy(box), cxcywh_to_xyxy(truth))
             expected = 2 * classification + 5 * (box - truth).abs().sum() - 2 * overlap
-            assert cost[query, index].item() == pytest.approx(expected.item(), abs=1e-5)
+            assert cost[index, query].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -41,10 +42,10 @@ def test_no_other_assignment_is_cheaper(seed: int) -> None:
     for image, target in enumerate(targets):
         cost = cost_of(layer, image, target)
         offset = 3 * image
-        found = sum(cost[q, t - offset].item() for i, q, t in pairs(matches) if i == image)
+        found = sum(cost[t - offset, q].item() for i, q, t in pairs(matches) if i == image)
         count = len(target["labels"])
         best = min(
-            sum(cost[query, index].item() for index, query in enumerate(queries))
+            sum(cost[index, query].item() for index, query in enumerate(queries))
             for queries in permutations(range(5), count)
         )
         assert found == pytest.approx(best, abs=1e-5)
@@ -76,6 +77,22 @@ def test_each_layer_has_an_assignment_of_its_own() -> None:
     assert [pairs(found) for found in match(layers, targets, groups=1)] == [
         pairs(*match([layer], targets, groups=1)) for layer in layers
     ]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    layers: list[LayerOutputs] = [*(random_outputs(3, 60, seed=seed) for seed in range(3))]
+    targets = random_targets([9, 0, 40])
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = match(layers, targets, groups=2)
+    finally:
+        torch.set_num_threads(usual)
+    cost = cost_of(layers[1], 2, targets[2])  # the second group has fewer queries than there are objects
+    object_of, query = linear_sum_assignment(cost[:, 30:])
+    expected = sorted((2, q + 30, t + 9) for t, q in zip(object_of.tolist(), query.tolist(), strict=True))
+    assert [pair for pair in pairs(found[1]) if pair[0] == 2 and pair[1] >= 30] == expected
 
 
 def test_targets_are_rows_of_the_whole_batch() -> None:
@@ -115,10 +132,10 @@ def test_mask_costs_term_by_term() -> None:
     for query in range(3):
         for index in range(2):
             expected = F.binary_cross_entropy_with_logits(logits[query], masks[index])
-            assert cross_entropy[query, index].item() == pytest.approx(expected.item(), rel=1e-5)
+            assert cross_entropy[index, query].item() == pytest.approx(expected.item(), rel=1e-5)
             probs = logits[query].sigmoid()
             overlap = (2 * (probs * masks[index]).sum() + 1) / (probs.sum() + masks[index].sum() + 1)
-            assert dice[query, index].item() == pytest.approx(1 - overlap.item(), rel=1e-5)
+            assert dice[index, query].item() == pytest.approx(1 - overlap.item(), rel=1e-5)
 
 
 def test_of_queries_with_the_same_box_the_one_with_the_right_mask_is_matched() -> None:

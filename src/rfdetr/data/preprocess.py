@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from PIL import Image
 from torch import Tensor
 
 from rfdetr.data.channels import Pixels
@@ -19,14 +18,14 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def to_pixels(picture: Image.Image | Pixels) -> Shaped[Tensor, "C height width"]:
-    """The pixels as they are; their memory is still that of an image, channel beside channel."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # a copy: PIL's memory is read-only
+def to_pixels(picture: Pixels) -> Shaped[Tensor, "C height width"]:
+    """A copy of the pixels as they are, channel after channel."""
+    return torch.from_numpy(np.array(picture.transpose(2, 0, 1), order="C"))
 
 
-def to_tensor(picture: Image.Image | Pixels) -> Float[Tensor, "C height width"]:
+def to_tensor(picture: Pixels) -> Float[Tensor, "C height width"]:
     """A picture as numbers in [0, 1]."""
-    return _in_unit_range(to_pixels(picture).contiguous())
+    return _in_unit_range(to_pixels(picture))
 
 
 def _in_unit_range(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -39,13 +38,20 @@ def normalize(images: Shaped[Tensor, "*B C height width"]) -> Float[Tensor, "*B 
 
     More channels than three take the statistics again from the first on.
     """
-    images = _in_unit_range(images)
-    channels = [channel % len(MEAN) for channel in range(images.shape[-3])]
-    mean, std = (images.new_tensor([values[channel] for channel in channels]).view(-1, 1, 1) for values in (MEAN, STD))
-    return (images - mean).div_(std)
+    numbers = _in_unit_range(images)
+    channels = [channel % len(MEAN) for channel in range(numbers.shape[-3])]
+    mean, std = (
+        torch.tensor([values[channel] for channel in channels], dtype=numbers.dtype)
+        .view(-1, 1, 1)
+        .to(numbers.device, non_blocking=True)  # `new_tensor` would wait for all that the device has to do
+        for values in (MEAN, STD)
+    )
+    # Fresh memory takes longer than the computation.
+    centred = numbers - mean if numbers is images else numbers.sub_(mean)
+    return centred.div_(std)
 
 
-def squeezed(picture: Image.Image | Pixels, resolution: int) -> Shaped[Tensor, "C resolution resolution"]:
+def squeezed(picture: Pixels, resolution: int) -> Shaped[Tensor, "C resolution resolution"]:
     """The pixels of the picture as a square, made with antialiasing."""
     height, width = picture_hw(picture)
     whole = (0.0, 0.0, float(width), float(height))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,28 +40,46 @@ def detection_losses(
     labels = torch.cat([target["labels"] for target in targets])
     gt_boxes = torch.cat([target["boxes"] for target in targets])
     gt_masks = torch.cat([target["masks"] for target in targets]) if "pred_masks" in outputs else None
-    losses: Losses = {}
     random = RandomPoints(supervision.seed, [target["image_id"] for target in targets], gt_boxes.device)
     all_matches = match(list(layers.values()), targets, groups, supervision, random)
-    for (suffix, layer), matches in zip(layers.items(), all_matches, strict=True):
-        of_layer = _box_losses(layer, matches, labels, gt_boxes, num_boxes)
+    boxes = _box_terms(list(layers.values()), all_matches, gt_boxes, num_boxes)
+    losses: Losses = {}
+    for (suffix, layer), matches, of_boxes in zip(layers.items(), all_matches, boxes, strict=True):
+        positives = (matches.image, matches.query, labels[matches.target])
+        of_layer = {
+            "loss_ce": iou_aware_bce(layer["pred_logits"].float(), positives, of_boxes.overlaps, num_boxes),
+            "loss_bbox": of_boxes.l1,
+            "loss_giou": of_boxes.giou,
+        }
         if gt_masks is not None:
             of_layer |= _mask_losses(layer["pred_masks"], matches, gt_masks, num_boxes, supervision, random)
         losses |= {name + suffix: loss for name, loss in of_layer.items()}
     return losses
 
 
-def _box_losses(layer: LayerOutputs, matches: Matches, labels: Tensor, gt_boxes: Tensor, num_boxes: Tensor) -> Losses:
-    boxes = layer["pred_boxes"].float()[matches.image, matches.query]
-    truth = gt_boxes[matches.target]
+class _BoxTerms(NamedTuple):
+    """Of one layer."""
+
+    overlaps: Float[Tensor, "M"]
+    l1: Float[Tensor, ""]
+    giou: Float[Tensor, ""]
+
+
+def _box_terms(
+    layers: list[LayerOutputs], all_matches: list[Matches], gt_boxes: Tensor, num_boxes: Tensor
+) -> list[_BoxTerms]:
+    """Of all layers at once: the tensors are small, and on a GPU only the number of operations counts."""
+    matched = [
+        layer["pred_boxes"].float()[own.image, own.query] for layer, own in zip(layers, all_matches, strict=True)
+    ]
+    boxes = torch.stack(matched)
+    truth = gt_boxes[torch.stack([own.target for own in all_matches])]
     corners, truth_corners = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(truth)
-    positives = (matches.image, matches.query, labels[matches.target])
     overlaps = iou(corners.detach(), truth_corners)
-    return {
-        "loss_ce": iou_aware_bce(layer["pred_logits"].float(), positives, overlaps, num_boxes),
-        "loss_bbox": l1_loss(boxes, truth, num_boxes),
-        "loss_giou": giou_loss(corners, truth_corners, num_boxes),
-    }
+    of_layers = zip(
+        overlaps, l1_loss(boxes, truth, num_boxes), giou_loss(corners, truth_corners, num_boxes), strict=True
+    )
+    return [_BoxTerms(*terms) for terms in of_layers]
 
 
 def _mask_losses(

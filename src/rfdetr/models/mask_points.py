@@ -67,10 +67,11 @@ def masks_at(
     Only what is asked for is read: a mask is matched by many queries, and no copy of it is made for each.
     """
     height, width = masks.shape[-2:]
-    size = points.new_tensor([width, height])
-    # In the steps of torch's nearest grid_sample, which rounds half to even.
-    cells = (((2 * points - 1 + 1) * size - 1) / 2).round().long()
-    columns, lines = cells[..., 0].clamp(0, width - 1), cells[..., 1].clamp(0, height - 1)
+    columns, lines = (
+        # In the steps of torch's nearest grid_sample, which rounds half to even.
+        (((2 * place - 1 + 1) * size - 1) / 2).round().long().clamp(0, size - 1)
+        for place, size in zip(points.unbind(-1), (width, height), strict=True)
+    )
     return masks[rows.unsqueeze(-1), lines, columns].float()
 
 

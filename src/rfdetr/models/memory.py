@@ -30,9 +30,8 @@ class Memory:
 
     def valid_sizes(self, level: int) -> Float[Tensor, "B_or_1 2"]:
         """(width, height) of the unpadded part of a level, in cells."""
-        height, width = self.spatial_shapes[level]
         if self.level_masks is None:
-            return torch.tensor([[width, height]], dtype=torch.float32, device=self.tokens.device)
+            return self._size_wh(level)
         inside = ~self.level_masks[level]
         return torch.stack([inside[:, 0].sum(dim=-1), inside[:, :, 0].sum(dim=-1)], dim=-1).float()
 
@@ -40,9 +39,14 @@ class Memory:
         """Boxes relative to the unpadded image -> relative to the whole level."""
         if self.level_masks is None:
             return boxes
-        height, width = self.spatial_shapes[level]
-        ratios = self.valid_sizes(level) / torch.tensor([width, height], device=boxes.device)
+        ratios = self.valid_sizes(level) / self._size_wh(level)
         return boxes * torch.cat([ratios, ratios], dim=-1).unsqueeze(1)
+
+    def _size_wh(self, level: int) -> Float[Tensor, "1 2"]:
+        """Made on the device: numbers that are copied there from the host would wait for all that it has to do."""
+        height, width = self.spatial_shapes[level]
+        device = self.tokens.device
+        return torch.stack([torch.full((1,), float(side), device=device) for side in (width, height)], dim=-1)
 
     def zero_padding(self, tokens: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
         if self.level_masks is None:

@@ -18,6 +18,7 @@ from rfdetr.errors import ConfigError, TrainingError
 from rfdetr.models.criterion import Losses, detection_losses, kind_of, total_loss
 from rfdetr.models.detector import Detector
 from rfdetr.models.mask_points import MaskSupervision
+from rfdetr.models.on_host import OnHost
 from rfdetr.training.ema import Ema
 from rfdetr.training.optimizer import build_optimizer, restore_optimizer
 from rfdetr.training.schedules import lr_factor
@@ -75,7 +76,7 @@ class TrainingStep:
         self.loss_sums: Losses = {}
         """Of the epoch under way, of this process."""
         self.steps_summed = 0
-        self._last_loss: Tensor | None = None
+        self._last_loss: OnHost | None = None
         self._last_step = (0, 0)
 
     def __call__(self, batches: list[ImageBatch], wishes: Callable[[], Wishes] = no_wishes) -> Wishes:
@@ -111,29 +112,31 @@ class TrainingStep:
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                     outputs = model(batch.images, batch.padding_mask)
                     losses = detection_losses(outputs, batch.targets, num_boxes, groups, supervision)
-                # The assignment has just waited for the device, so looking at small numbers costs nothing.
+                # Their copies were begun before that of the assignment, which has come.
                 self._raise_unless_finite()
-                granted = Wishes(*(vote > 0 for vote in votes.tolist()))
+                granted = Wishes(*(vote > 0 for vote in votes.read().tolist()))
                 self.scaler.scale(total_loss(losses, loss_weights(self.config))).backward()
             for name, loss in losses.items():
                 step_losses[name] = step_losses.get(name, 0) + loss.detach()
-        self._last_loss = total_loss(step_losses, loss_weights(self.config))
+        last_loss = total_loss(step_losses, loss_weights(self.config))
+        self._last_loss = OnHost(last_loss)
         self._last_step = (self.progress.epoch + 1, self.progress.step_in_epoch + 1)
-        self._record({**by_kind(step_losses), "loss": self._last_loss})
+        self._record({**by_kind(step_losses), "loss": last_loss})
         return granted
 
-    def _exchange(self, targets: list[Target], groups: int, wishes: Wishes) -> tuple[Tensor, Tensor]:
+    def _exchange(self, targets: list[Target], groups: int, wishes: Wishes) -> tuple[Tensor, OnHost]:
         """Objects of the step over all ranks and groups, at least 1, divided by the ranks (gradients are averaged).
 
         And how many ranks have each of the wishes.
         """
         objects = float(sum(len(target["labels"]) for target in targets) * groups)
-        counts = torch.tensor([objects, *map(float, wishes)], device=self.device)
+        counts = torch.tensor([objects, *map(float, wishes)])
         if self.parallel is None:
-            return counts[0].clamp(min=1), counts[1:]
+            return counts[0].clamp(min=1), OnHost(counts[1:])
+        counts = counts.to(self.device, non_blocking=True)
         dist.all_reduce(counts)
         # Not at least 1 on each rank: then a step without objects would depend on the number of ranks.
-        return counts[0].clamp(min=1) / dist.get_world_size(), counts[1:]
+        return counts[0].clamp(min=1) / dist.get_world_size(), OnHost(counts[1:])
 
     def _synchronise_last(self, count: int) -> Iterator[AbstractContextManager[Any]]:
         """Ranks exchange gradients in the backward pass of the last micro-batch only."""
@@ -169,7 +172,7 @@ class TrainingStep:
         return {"lr": self.config.lr * factor, "lr_encoder": 0.0 if self.config.freeze_encoder else encoder * factor}
 
     def _raise_unless_finite(self) -> None:
-        if self._last_loss is not None and not self._last_loss.isfinite():
+        if self._last_loss is not None and not self._last_loss.read().isfinite():
             epoch, step = self._last_step
             saved = f"; the state after epoch {epoch - 1} is in {self.config.output_dir}" if epoch > 1 else ""
             raise TrainingError(
