@@ -227,7 +227,9 @@ def test_what_is_kept_of_a_detection_is_smaller_than_its_mask() -> None:
         evaluator.update([image_id], [replace(image, mask_logits=noise.expand(len(image.scores), -1, -1))])
     (bitmaps,) = full_size_masks(noise, (SIDE, SIDE))
     assert len(encode(bitmaps.numpy())[0]["counts"]) > 2000
-    kept = pickle.dumps((evaluator._judged, evaluator._boxes._states, evaluator._masks and evaluator._masks._states))
+    evaluator._match_waiting()
+    assert not evaluator._waiting
+    kept = pickle.dumps((evaluator._judged, evaluator._boxes._stream, evaluator._masks and evaluator._masks._stream))
     assert len(kept) / sum(len(image.scores) for image in guesses) < 200
 
 

@@ -1,9 +1,7 @@
 """Matching of detections and objects as COCO defines it, image by image as they come, and the numbers that follow."""
 
-import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +9,8 @@ from hotcoco import Params, StreamingEval
 from jaxtyping import Float, Float64, Int64
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.data.segmentations import taken
 from rfdetr.distributed import gathered
-from rfdetr.evaluation.block import Block
 from rfdetr.evaluation.detections import DetectionTable
 from rfdetr.masks import Rle, to_rle
 
@@ -67,16 +65,18 @@ class CocoMatching:
     def __init__(self, kind: Literal["bbox", "segm"], truth: Annotations, max_dets: int) -> None:
         self.kind = kind
         self.truth = truth
-        self.max_dets = max_dets
-        self._states = Block()
+        params = Params(kind)
+        params.max_dets = [max_dets]
+        categories = [{"id": class_id, "name": name} for class_id, name in truth.classes.name_of.items()]
+        self._stream = StreamingEval(categories, kind, params=params)
         # Ids may be negative, or larger than a float can tell apart. Their order decides between equal scores.
         self._ids: Int64[np.ndarray, "N"] = np.argsort(np.argsort(truth.image_ids, kind="stable")) + 1
 
-    def add_boxes(self, rows: Collection[int], detections: DetectionTable) -> None:
+    def add_boxes(self, rows: Sequence[int], detections: DetectionTable) -> None:
         """Match the detections of some images, all of them at once."""
         image_ids = self._ids[detections.images]
         columns = (image_ids, detections.boxes_xywh, detections.scores, detections.labels)
-        self._keep(self._matched(rows, np.column_stack(columns)))
+        self._match(rows, np.column_stack(columns))
 
     def add_masks(self, row: int, detections: DetectionTable, masks: Iterable[Rle]) -> None:
         """Match the detections of one image. A detection is as large as its mask, whatever its box."""
@@ -86,53 +86,42 @@ class CocoMatching:
             {"image_id": image_id, "category_id": label, "score": score, "segmentation": mask}
             for label, score, mask in columns
         ]
-        self._keep(self._matched([row], found))
+        self._match([row], found)
 
-    def _matched(self, rows: Collection[int], found: Float64[np.ndarray, "D 7"] | list[Any]) -> StreamingEval:
-        params = Params(self.kind)
-        params.max_dets = [self.max_dets]
-        categories = [{"id": class_id, "name": name} for class_id, name in self.truth.classes.name_of.items()]
-        stream = StreamingEval(categories, self.kind, params=params)
-        images = [{"id": int(self._ids[row])} for row in rows]
-        stream.update(images, [thing for row in rows for thing in self._objects(row)], found)
-        return stream
+    def _match(self, rows: Sequence[int], found: Float64[np.ndarray, "D 7"] | list[Any]) -> None:
+        images = [{"id": image_id} for image_id in self._ids[list(rows)].tolist()]
+        self._stream.update(images, self._objects(rows), found)
 
-    def _keep(self, matched: StreamingEval) -> None:
-        self._states.append(zlib.compress(matched.to_bytes(), level=1))
-
-    def _objects(self, row: int) -> list[dict[str, Any]]:
+    def _objects(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         truth = self.truth
-        objects: list[dict[str, Any]] = []
-        for index in range(truth.offsets[row], truth.offsets[row + 1]):
-            thing = {
-                "id": index + 1,
-                "image_id": int(self._ids[row]),
-                "category_id": int(truth.labels[index]),
-                "bbox": truth.boxes_xywh[index].tolist(),
-                "area": float(truth.areas[index]),
-                "iscrowd": int(truth.is_crowd[index]),
-            }
-            if self.kind == "segm" and truth.segmentations is not None:
-                thing["segmentation"] = to_rle(truth.segmentations[index], truth.size_hw(row))
-            objects.append(thing)
+        images = np.asarray(rows, np.int64)
+        offsets, indices = taken(truth.offsets, images)
+        columns = {
+            "id": indices + 1,
+            "image_id": self._ids[images].repeat(np.diff(offsets)),
+            "category_id": truth.labels[indices],
+            "bbox": truth.boxes_xywh[indices],
+            "area": truth.areas[indices],
+            "iscrowd": truth.is_crowd[indices].astype(np.int64),
+        }
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        objects = [dict(zip(columns, of_object, strict=True)) for of_object in values]
+        if self.kind == "segm" and truth.segmentations is not None:
+            sizes_hw = truth.sizes_hw[images].repeat(np.diff(offsets), axis=0).tolist()
+            for thing, index, (height, width) in zip(objects, indices.tolist(), sizes_hw, strict=True):
+                thing["segmentation"] = to_rle(truth.segmentations[index], (height, width))
         return objects
 
     def gather(self) -> None:
         """Take over what all processes have matched; an image that several have, from the first."""
         # The later of two results replaces the earlier.
-        everything = chain.from_iterable(reversed(gathered(self._states)))
-        merged = StreamingEval.merge(chain([self._matched([], [])], map(_restored, everything)))
-        self._states = Block()
-        self._keep(merged)
+        states = reversed(gathered(self._stream.to_bytes()))
+        self._stream = StreamingEval.merge(map(StreamingEval.from_bytes, states))
 
-    def curves(self, missed: Collection[int]) -> Curves:
-        """Of all images so far, and of further ones where nothing was found."""
-        everything = StreamingEval.merge(chain([self._matched(missed, [])], map(_restored, self._states)))
-        evaluation = everything.finalize()
+    def curves(self, missed: Sequence[int]) -> Curves:
+        """Of all images so far, and of further ones where nothing was found. Nothing can be added afterwards."""
+        self._match(missed, np.empty((0, 7)))
+        evaluation = self._stream.finalize()
         evaluation.accumulate()
         arrays: Any = evaluation.eval
         return Curves(arrays["precision"][..., 0], arrays["recall"][..., 0])
-
-
-def _restored(state: bytes) -> StreamingEval:
-    return StreamingEval.from_bytes(zlib.decompress(state))

@@ -13,20 +13,22 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.evaluation.coco_matching import CocoMatching
 from rfdetr.evaluation.detections import DetectionTable
+from rfdetr.evaluation.mask_codes import full_size_codes
 from rfdetr.evaluation.matching import JUDGED, judge
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
 from rfdetr.evaluation.threshold_sweep import best_operating_point
-from rfdetr.masks import Rle, encode
-from rfdetr.models.postprocess import full_size_masks
+from rfdetr.masks import Rle
 from rfdetr.types import Predictions
+
+_BOXES_AT_ONCE = 10_000  # that wait until they are matched together, for one call costs as much as hundreds of them
 
 
 class CocoEvaluator:
     """Scores predictions for the images of a split; masks too, where the ground truth has them.
 
-    Predictions are matched with the ground truth as they come. Of each only its score and its matches are kept, so
-    the memory of an evaluation hardly depends on the number of images.
+    Predictions are matched with the ground truth as they come, boxes some ten thousand at a time. Of each only its
+    score and its matches are kept, so the memory of an evaluation hardly depends on the number of images.
 
     Of an image without predictions, all objects count as missed. Left out are predictions of classes that the dataset
     does not have, and those whose box or score is not finite (of a diverged model).
@@ -44,7 +46,10 @@ class CocoEvaluator:
         self._is_seen = np.zeros(len(ground_truth), np.bool_)
         self._is_left_out = np.zeros(len(ground_truth), np.bool_)
         self._not_finite = 0
+        self._waiting: list[DetectionTable] = []
+        self._waiting_rows: list[int] = []
         self._judged = bytearray()  # rows of JUDGED
+        self._result: EvaluationResult | None = None
         self._boxes = CocoMatching("bbox", ground_truth, max_dets)
         self._masks = None if ground_truth.segmentations is None else CocoMatching("segm", ground_truth, max_dets)
 
@@ -65,8 +70,12 @@ class CocoEvaluator:
         self._not_finite += int((~table.is_finite).sum())
         is_scored = np.isin(table.labels, self.ground_truth.classes.class_ids) & table.is_finite
         detections = table.where(is_scored)
-        self._judged += judge(self.ground_truth, detections).tobytes()
-        self._boxes.add_boxes(new, detections)
+        self._waiting.append(detections)
+        self._waiting_rows += new
+        if sum(map(len, self._waiting)) >= _BOXES_AT_ONCE:
+            self._match_waiting()
+        if self._masks is None and self.results is None:
+            return
         for row, image in new.items():
             own, masks = detections.where(detections.images == row), None
             if self._masks is not None:
@@ -74,6 +83,12 @@ class CocoEvaluator:
                 self._masks.add_masks(row, own, masks)
             if self.results is not None:
                 self.results.add(own, masks)
+
+    def _match_waiting(self) -> None:
+        detections = DetectionTable.joined(self._waiting)
+        self._judged += judge(self.ground_truth, detections).tobytes()
+        self._boxes.add_boxes(self._waiting_rows, detections)
+        self._waiting, self._waiting_rows = [], []
 
     def leave_out(self, rows: Collection[int]) -> None:
         """Images that nobody could look at: their objects count as if they were not there."""
@@ -83,11 +98,18 @@ class CocoEvaluator:
         if image.mask_logits is None:
             raise ValueError("the ground truth has masks, the predictions have none")
         logits = image.mask_logits[torch.from_numpy(is_scored).to(image.mask_logits.device)]
-        parts = full_size_masks(logits, self.ground_truth.size_hw(row))
-        return [mask for part in parts for mask in encode(part.cpu().numpy())]
+        return full_size_codes(logits, self.ground_truth.size_hw(row))
 
     def compute(self) -> EvaluationResult:
-        """All metrics. In a torch.distributed process group every process calls it; it counts the images of all."""
+        """All metrics; nothing can be added afterwards.
+
+        In a torch.distributed process group every process calls it; it counts the images of all.
+        """
+        self._result = self._result or self._compute()
+        return self._result
+
+    def _compute(self) -> EvaluationResult:
+        self._match_waiting()
         self._gather()
         truth = self.ground_truth
         is_counted = ~self._is_left_out

@@ -21,9 +21,7 @@ class DetectionTable:
     def from_predictions(cls, images: Sequence[int], predictions: Sequence[Predictions]) -> "DetectionTable":
         """`images[i]` is the row of the image that `predictions[i]` belongs to."""
         if not predictions:
-            return cls(
-                np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
-            )
+            return cls.joined([])
         counts = [len(image.scores) for image in predictions]
         # One copy from the device per field instead of one per image.
         return cls(
@@ -31,6 +29,18 @@ class DetectionTable:
             torch.cat([image.boxes for image in predictions]).float().cpu().numpy(),
             torch.cat([image.scores for image in predictions]).float().cpu().numpy(),
             torch.cat([image.labels for image in predictions]).long().cpu().numpy(),
+        )
+
+    @classmethod
+    def joined(cls, tables: Sequence["DetectionTable"]) -> "DetectionTable":
+        """One behind the other."""
+        none = cls(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+        parts = [none, *tables]
+        return cls(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.labels for part in parts]),
         )
 
     def __len__(self) -> int:
