@@ -1,37 +1,39 @@
-"""Images per second of the training loader, beside another loader of the same work: interleaved, several rounds.
+"""Images per second and core of the training loader, beside another loader of the same work.
 
-    python benchmarks/loader.py --other OTHER_VENV/bin/python
+    OMP_NUM_THREADS=1 python benchmarks/loader.py --other OTHER_VENV/bin/python
 
-Both decode the same JPEG files with boxes, flip and crop them by the default recipe, resize them to one resolution and
-make batches, in as many processes. Ours hands out bytes, which become numbers on the device; that is counted, too, as
-done on the CPU by the process that trains. `--other` is a Python with the PyPI package rfdetr, used through its public
-`RFDETRDataModule`.
+Both decode the same JPEG files with their objects, flip and crop them by the default recipe, resize them and make
+normalised batches of 8, in one process that is bound to one core. `cached` is ours from the second epoch on with
+`cache="ram"`; the other has no such thing, so all ratios are to its one way. `--other` is a Python with the PyPI
+package rfdetr, used through its public `RFDETRDataModule`. `--data` names folders in COCO's layout, instead of drawn
+pictures.
 """
 
 import argparse
 import json
-import statistics
-import subprocess
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from sides import Side, by_turns, median_ratio, rounds_asked_for, spread, tell
 
 SIZES_WH = {"2000 x 1500": (2000, 1500), "640 x 480": (640, 480)}
 IMAGES = {"2000 x 1500": 64, "640 x 480": 160}
 OBJECTS = 8
 BATCH_SIZE = 8
-RESULT = "result:"
-"""Begins the lines that are meant for the other process."""
+CORE = 0
+SIDES = ("ours", "bytes", "cached", "other")
+"""Batches as numbers; as bytes, of which a GPU makes the numbers; as numbers, of pictures that are kept."""
 
 
 def draw_photographs(folder: Path, size_wh: tuple[int, int], count: int) -> None:
-    """JPEGs about as hard to decode as photographs (3 bits per pixel), a COCO file beside them."""
+    """JPEGs about as hard to decode as photographs (2 bits per pixel), a COCO file beside them."""
     width, height = size_wh
     images, annotations = [], []
     folder.mkdir(parents=True)
@@ -52,41 +54,43 @@ def draw_photographs(folder: Path, size_wh: tuple[int, int], count: int) -> None
     (folder / "_annotations.coco.json").write_text(json.dumps(content))
 
 
-def ours(dataset: Path, resolution: int, num_workers: int, is_normalized: bool) -> Callable[[], Iterator[int]]:
+def ours(dataset: Path, resolution: int, masks: bool, side: str) -> Callable[[], Iterator[int]]:
     import torch
 
     from rfdetr.data.batches import EpochBatches
     from rfdetr.data.collation import on_device
     from rfdetr.data.loading import training_loader
+    from rfdetr.data.pixel_cache import cached
     from rfdetr.data.reading import read_split
 
-    torch.set_num_threads(1)
-    split = read_split(dataset, "train")
+    split = read_split(dataset, "train", masks=masks)
+    at_least = max(600, resolution)
+    if side == "cached":
+        split = replace(split, pictures=cached(split.pictures, split.sizes_hw, at_least, "ram"))
     batches = EpochBatches(len(split), BATCH_SIZE, 1, seed=0, rank=0, world_size=1, scale_of_step=lambda _: resolution)
-    loader = training_loader(split, batches, augment="default", num_workers=num_workers, at_least=max(600, resolution))
+    loader = training_loader(split, batches, augment="default", num_workers=0, at_least=at_least)
 
     def images() -> Iterator[int]:
         for (batch,) in loader:
-            yield len(on_device(batch, torch.device("cpu")).images if is_normalized else batch.images)
+            yield len((batch if side == "bytes" else on_device(batch, torch.device("cpu"))).images)
         batches.epoch += 1
 
     return images
 
 
-def other(dataset: Path, resolution: int, num_workers: int) -> Callable[[], Iterator[int]]:
-    import torch
-
-    from rfdetr.config import RFDETRMediumConfig, TrainConfig
+def other(dataset: Path, resolution: int, masks: bool) -> Callable[[], Iterator[int]]:
+    from rfdetr.config import RFDETRNanoConfig, RFDETRSegNanoConfig, SegmentationTrainConfig, TrainConfig
     from rfdetr.training import RFDETRDataModule
 
-    torch.set_num_threads(1)
-    model = RFDETRMediumConfig(resolution=resolution, pretrain_weights=None, device="cpu", num_classes=3)
-    config = TrainConfig(
+    make_model = RFDETRSegNanoConfig if masks else RFDETRNanoConfig
+    make_config = SegmentationTrainConfig if masks else TrainConfig
+    model = make_model(resolution=resolution, pretrain_weights=None, device="cpu", num_classes=3)
+    config = make_config(
         dataset_dir=str(dataset),
         output_dir=tempfile.mkdtemp(),
         batch_size=BATCH_SIZE,
         grad_accum_steps=1,
-        num_workers=num_workers,
+        num_workers=0,
         multi_scale=False,
         expanded_scales=False,
         tensorboard=False,
@@ -97,83 +101,54 @@ def other(dataset: Path, resolution: int, num_workers: int) -> Callable[[], Iter
     return lambda: (len(targets) for _, targets in loader)
 
 
-def serve(side: str, dataset: Path, resolution: int, num_workers: int) -> None:
-    """An epoch for every line that comes in; says images and seconds, the first batch's wait left out."""
-    if side == "other":
-        images = other(dataset, resolution, num_workers)
-    else:
-        images = ours(dataset, resolution, num_workers, is_normalized=side == "ours, normalised")
-    for _ in sys.stdin:
-        counts = images()
-        next(counts)  # workers that start, or begin the epoch
-        started, number = time.perf_counter(), sum(counts)
-        print(RESULT, json.dumps([number, time.perf_counter() - started]), flush=True)
+def serve(side: str, dataset: Path, resolution: int, masks: bool) -> None:
+    """An epoch for every line that comes in: images per second of the core's time, which other programs cannot take."""
+    import torch
+
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {CORE})
+    images = other(dataset, resolution, masks) if side == "other" else ours(dataset, resolution, masks, side)
+    for _ in rounds_asked_for():
+        started = time.process_time()
+        number = sum(images())
+        tell(number / (time.process_time() - started))
 
 
-class Side:
-    """A loader in a process of its own."""
-
-    def __init__(self, python: str, *arguments: Any) -> None:
-        command = [python, __file__, "--serve", *map(str, arguments)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def images_per_second(self) -> float:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        while not (line := self.process.stdout.readline()).startswith(RESULT):
-            if not line:
-                raise SystemExit(f"{self.process.args} ended")
-        number, seconds = json.loads(line.removeprefix(RESULT))
-        return float(number / seconds)
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+def compare(pythons: dict[str, str], dataset: Path, name: str, resolution: int, masks: bool, rounds: int) -> None:
+    sides = {side: Side(python, __file__, side, dataset, resolution, int(masks)) for side, python in pythons.items()}
+    rates = by_turns(sides, rounds)
+    for side in sides.values():
+        side.close()
+    for side, found in rates.items():
+        ratio = f"{median_ratio(found, rates['other']):.2f}" if "other" in rates else ""
+        print(f"| {name} | {resolution} | {side} | {spread(found, 1)} | {ratio} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", help="a Python with the other package")
-    parser.add_argument("--resolution", type=int, default=576)
-    parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders in COCO's layout")
+    parser.add_argument("--masks", action="store_true", help="of --data, with the objects' masks")
+    parser.add_argument("--resolutions", type=int, nargs="*", default=[384, 576])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--serve", nargs=4, metavar=("SIDE", "DATASET", "RESOLUTION", "WORKERS"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--serve", nargs=4, metavar=("SIDE", "DATASET", "RESOLUTION", "MASKS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        side, dataset, resolution, workers = given.serve
-        serve(side, Path(dataset), int(resolution), int(workers))
+        side, dataset, resolution, masks = given.serve
+        serve(side, Path(dataset), int(resolution), masks == "1")
         return
-    pythons = {"ours": sys.executable, "ours, normalised": sys.executable}
-    pythons |= {"other": given.other} if given.other else {}
+    pythons = dict.fromkeys(SIDES[:-1], sys.executable) | ({"other": given.other} if given.other else {})
+    print("| pictures | resolution | loader | images/s | ratio |\n| --- | ---: | --- | ---: | ---: |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name, size_wh in SIZES_WH.items():
-            dataset = Path(folder) / name.replace(" ", "")
-            draw_photographs(dataset / "train", size_wh, IMAGES[name])
-            draw_photographs(dataset / "valid", size_wh, 1)
-            sides = {
-                side: Side(python, side, dataset, given.resolution, given.num_workers)
-                for side, python in pythons.items()
-            }
-            for side in sides.values():  # one epoch to warm up
-                side.images_per_second()
-            rates: dict[str, list[float]] = {side: [] for side in sides}
-            for _ in range(given.rounds):
-                for label, side in sides.items():
-                    rates[label].append(side.images_per_second())
-            for side in sides.values():
-                side.close()
-            for label, found in rates.items():
-                median = statistics.median(found)
-                ratio = (
-                    statistics.median(a / b for a, b in zip(found, rates["other"], strict=True)) if given.other else 1
-                )
-                spread = f"{min(found):.1f} to {max(found):.1f}"
-                print(f"{name:12}  {label:17} {median:7.1f} images/s ({spread}), {ratio:.2f} x the other's", flush=True)
+        datasets = {path.name: path for path in given.data}
+        for name, size_wh in () if given.data else SIZES_WH.items():
+            datasets[name] = Path(folder) / name.replace(" ", "")
+            draw_photographs(datasets[name] / "train", size_wh, IMAGES[name])
+            draw_photographs(datasets[name] / "valid", size_wh, 1)
+        for name, dataset in datasets.items():
+            for resolution in given.resolutions:
+                compare(pythons, dataset, name, resolution, given.masks, given.rounds)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rfdetr.config.recipes import Recipe
 from rfdetr.data.annotations import Objects
 from rfdetr.data.geometry import IDENTITY, Geometry, draw_geometry, render, whole_image
+from rfdetr.data.resampling import reduce
 from rfdetr.data.scenes import Source
 
 from .drawn import NOTHING, color_numbers, corners_of, drawn, sampled, seen_near
@@ -101,7 +101,7 @@ def test_turning_keeps_the_shape_of_objects_in_pictures_that_are_not_square() ->
 @pytest.mark.parametrize(("turned", "visible"), [(IDENTITY, 0.3), (IDENTITY, 0.05), ((1.0, 0.001, -0.001, 1.0), 0.04)])
 def test_an_object_of_which_too_little_is_left_goes_unless_it_was_only_cropped(turned: Any, visible: float) -> None:
     objects = Objects(np.array([[0, 50, 40, 90]], np.float32), np.array([3]), None)
-    source = Source(Image.new("RGB", (200, 200)), objects, (200, 200))
+    source = Source(np.zeros((200, 200, 3), np.uint8), objects, (200, 200))
     left = 40 * (1 - visible)
     moved = Geometry((left, 0.0, left + 160, 160.0), turned=turned, is_moved=True)
     assert len(render(source, moved, (64, 64)).labels) == (visible > 0.1)
@@ -126,7 +126,7 @@ def test_beyond_the_image_is_its_mean_color() -> None:
 def test_pictures_of_any_depth_and_channels(dtype: Any, turned: Any) -> None:
     source = drawn(3)
     white = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
-    deep = (np.asarray(source.picture)[..., [0, 1, 2, 0, 1]] * np.float64(white)).astype(dtype)
+    deep = (source.picture[..., [0, 1, 2, 0, 1]] * np.float64(white)).astype(dtype)
     geometry = Geometry((-20.0, 10.0, 150.0, 180.0), flip=True, turned=turned)
     rgb = render(source, geometry, (96, 96)).pixels.astype(np.float64)
     pixels = render(replace(source, picture=deep), geometry, (96, 96)).pixels
@@ -137,7 +137,7 @@ def test_pictures_of_any_depth_and_channels(dtype: Any, turned: Any) -> None:
 
 def test_a_picture_decoded_at_reduced_scale_has_the_same_boxes_and_masks() -> None:
     source = drawn(3)
-    half = replace(source, picture=Image.fromarray(np.asarray(source.picture)).reduce(2))
+    half = replace(source, picture=reduce(source.picture, 2))
     geometry = Geometry((-20.0, 10.0, 150.0, 180.0), turned=(0.8, -0.6, 0.6, 0.8))
     whole, reduced = render(source, geometry, (64, 64)), render(half, geometry, (64, 64))
     np.testing.assert_array_equal(whole.boxes, reduced.boxes)

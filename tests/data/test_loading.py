@@ -156,8 +156,7 @@ def test_pixels_travel_as_bytes_and_become_numbers_on_the_device(shapes: Annotat
     batch = next(iter(evaluation_loader(shapes, 32, batch_size=3, num_workers=num_workers)))
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous()
-    with Image.open(path_of(shapes, 2)) as picture:
-        expected = normalize(squeezed(picture, 32))
+    expected = normalize(squeezed(read_image(shapes, 2), 32))
     assert on_device(batch, torch.device("cpu")).images[2].equal(expected)
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfdetr.data.resampling import reduce, reduced_hw, reduction, resample
+from rfdetr.data.resampling import Region, nearest_region, reduce, reduced_hw, reduction, resample
+from rfdetr.data.vector_resampling import resample_region
 
 RNG = np.random.default_rng(0)
 COARSE = Image.fromarray(RNG.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-PICTURE = COARSE.resize((331, 247), Image.Resampling.BICUBIC)
+IMAGE = COARSE.resize((331, 247), Image.Resampling.BICUBIC)
+PICTURE = np.asarray(IMAGE)
 HW = (247, 331)
 CROP = (20.25, 13.5, 300.75, 240.0)
 
@@ -18,14 +20,47 @@ def difference(one: Any, other: Any) -> float:
 
 
 def test_rgb_is_what_pillow_makes_of_the_region() -> None:
-    expected = PICTURE.resize((64, 48), Image.Resampling.BILINEAR, box=CROP)
+    expected = IMAGE.resize((64, 48), Image.Resampling.BILINEAR, box=CROP)
     assert (resample(PICTURE, HW, CROP, (48, 64)) == np.asarray(expected)).all()
 
 
 def test_an_array_of_eight_bits_is_resampled_as_rgb_is() -> None:
     expected = resample(PICTURE, HW, CROP, (48, 64))
-    found = resample(np.asarray(PICTURE)[..., [0, 1, 2, 0, 1]], HW, CROP, (48, 64))
+    found = resample(PICTURE[..., [0, 1, 2, 0, 1]], HW, CROP, (48, 64))
     assert (found == expected[..., [0, 1, 2, 0, 1]]).all()
+
+
+@pytest.mark.parametrize("region", [(0, 0, 331, 247), (20, 13, 300, 240), (5, 40, 25, 52)])
+@pytest.mark.parametrize("channels", [[0], [0, 1, 2], [0, 1, 2, 0], [0, 1, 2, 0, 1]])
+def test_a_region_of_whole_pixels_is_what_pillow_makes_of_it_to_within_a_level(
+    region: Region, channels: list[int]
+) -> None:
+    """Grown and shrunk, and in memory that cannot be written to."""
+    expected = np.asarray(IMAGE.crop(region).resize((64, 48), Image.Resampling.BILINEAR))
+    found = resample_region(PICTURE[..., channels], region, (48, 64))
+    assert found.dtype == np.uint8
+    assert difference(found, expected[..., channels]) <= 1
+    assert np.abs(found.astype(int) - expected[..., channels]).mean() < 0.05
+
+
+def test_a_region_of_a_deep_picture_keeps_all_bits() -> None:
+    deep = PICTURE.astype(np.float32) / 255
+    cut = deep[13:240, 20:300]
+    expected = resample(cut, (227, 280), (0.0, 0.0, 280.0, 227.0), (48, 64))
+    assert (resample_region(deep, (20, 13, 300, 240), (48, 64)) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("factor", "crop", "region", "moved"),
+    [
+        pytest.param(1, (20.25, 13.5, 300.75, 240.0), (20, 14, 301, 240), (20, 14, 301, 240), id="nearest"),
+        pytest.param(2, (21.0, 14.0, 300.75, 239.0), (10, 7, 150, 120), (20, 14, 300, 240), id="of a reduced one"),
+        pytest.param(4, (0.0, 0.0, 331.0, 247.0), (0, 0, 83, 62), (0, 0, 331, 247), id="its edges are kept"),
+        pytest.param(8, (330.0, 246.0, 330.5, 246.5), (41, 30, 42, 31), (328, 240, 331, 247), id="at least one pixel"),
+    ],
+)
+def test_a_region_moves_to_whole_pixels(factor: int, crop: Any, region: Any, moved: Any) -> None:
+    assert nearest_region(reduce(PICTURE, factor), HW, crop) == (region, moved)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])

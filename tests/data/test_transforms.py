@@ -10,22 +10,25 @@ from PIL import Image
 from rfdetr.config.recipes import RECIPES, Recipe
 from rfdetr.config.runs import TrainConfig
 from rfdetr.data.annotations import Objects
+from rfdetr.data.channels import Pixels
 from rfdetr.data.geometry import Geometry, render, whole_image
 from rfdetr.data.preprocess import squeezed
+from rfdetr.data.resampling import picture_hw
 from rfdetr.data.scenes import Scene, Source
 from rfdetr.masks import Segmentation, decode, to_rle
 
 from .drawn import NOTHING, drawn, sampled
 
-NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+NOISE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+BLACK = np.zeros((100, 100, 3), np.uint8)
 
 
 def objects(boxes: ArrayLike, labels: list[int], segmentations: list[Segmentation] | None = None) -> Objects:
     return Objects(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), segmentations)
 
 
-def shown(picture: Image.Image, there: Objects, region: tuple[float, float, float, float] | None, size: int) -> Scene:
-    size_hw = picture.height, picture.width
+def shown(picture: Pixels, there: Objects, region: tuple[float, float, float, float] | None, size: int) -> Scene:
+    size_hw = picture_hw(picture)
     geometry = Geometry(region) if region else whole_image(size_hw)
     return render(Source(picture, there, size_hw), geometry, (size, size))
 
@@ -41,13 +44,15 @@ def everything(scene: Scene) -> list[Any]:
 
 def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
     scene = shown(NOISE, objects([[30, 45, 60, 90]], [1]), None, 64)
-    assert (scene.pixels == squeezed(NOISE, 64).permute(1, 2, 0).numpy()).all()
+    """To within a level of brightness."""
+    seen = squeezed(NOISE, 64).permute(1, 2, 0).numpy()
+    assert np.abs(scene.pixels.astype(int) - seen).max() <= 1
     assert scene.boxes.tolist() == [[0.375, 0.75, 0.25, 0.5]]
     assert scene.masks is None
 
 
 def test_the_default_recipe_makes_one_resize_of_a_region() -> None:
-    """Crop, flip, boxes and masks as plain code makes them."""
+    """Crop, flip, boxes and masks as plain code makes them; pixels to within a level of brightness."""
     for seed in range(20):
         source = drawn(seed, "code")
         scene = sampled(seed, 96, recipe=Recipe(), load=lambda _, source=source: source)
@@ -59,8 +64,9 @@ def test_the_default_recipe_makes_one_resize_of_a_region() -> None:
             side = int(rng.integers(384, short, endpoint=True)) / short * min(height, width)
             left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
             region = (left, top, left + side, top + side)
-        x1, y1, x2, y2 = region
-        resized = Image.fromarray(np.asarray(source.picture)).resize((96, 96), Image.Resampling.BILINEAR, box=region)
+        x1, y1, x2, y2 = (round(side) for side in region)
+        cut = Image.fromarray(source.picture[y1:y2, x1:x2])
+        resized = cut.resize((96, 96), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized)[:, ::-1] if flip else np.asarray(resized)
         corners = ((source.objects.boxes - [x1, y1, x1, y1]) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1]).clip(0, 1)
         kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
@@ -68,7 +74,7 @@ def test_the_default_recipe_makes_one_resize_of_a_region() -> None:
         middles = (corners[:, :2] + corners[:, 2:]) / 2
         if flip:
             middles[:, 0] = 1 - middles[:, 0]
-        assert (scene.pixels == pixels).all()
+        assert np.abs(scene.pixels.astype(int) - pixels).max() <= 1
         np.testing.assert_allclose(scene.boxes[:, :2], middles, atol=1e-6)
         np.testing.assert_allclose(scene.boxes[:, 2:], corners[:, 2:] - corners[:, :2], atol=1e-6)
         assert scene.labels.tolist() == list(compress(source.objects.labels, kept))
@@ -83,7 +89,7 @@ def test_the_mask_of_a_large_object_is_that_of_its_pixels(seed: int, form: str) 
     unit = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.6, 1, (12, 1))
     polygon = (unit + 1.1) * [width / 2.2, height / 2.2]
     code = to_rle([polygon], (height, width))
-    picture = Image.fromarray(np.repeat(decode(code)[..., None], 3, axis=2).astype(np.uint8) * 255)
+    picture = np.repeat(decode(code)[..., None], 3, axis=2).astype(np.uint8) * 255
     box = np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
     there = objects(box, [5], [[polygon] if form == "polygons" else code])
     scene = sampled(seed, 256, recipe=Recipe(), load=lambda _: Source(picture, there, (height, width)))
@@ -95,12 +101,12 @@ def test_the_mask_of_a_large_object_is_that_of_its_pixels(seed: int, form: str) 
 def test_masks_go_with_their_boxes_which_stay_where_only_a_corner_of_them_is_seen() -> None:
     triangles: list[Segmentation] = [[np.array([[x, x], [x, x + 40.0], [x + 40, x + 40]])] for x in (0, 20, 60)]
     there = objects([[0, 0, 40, 40], [20, 20, 60, 60], [60, 60, 100, 100]], [1, 2, 3], triangles)
-    scene = shown(Image.new("RGB", (100, 100)), there, (45.0, 20.0, 85.0, 60.0), 40)
+    scene = shown(BLACK, there, (45.0, 20.0, 85.0, 60.0), 40)
     assert scene.masks is not None
     assert scene.labels.tolist() == [2]
     assert scene.masks.shape == (1, 40, 40)
     assert not scene.masks[0, :24].any()
-    scene = shown(Image.new("RGB", (100, 100)), there, (45.0, 20.0, 65.0, 40.0), 40)
+    scene = shown(BLACK, there, (45.0, 20.0, 65.0, 40.0), 40)
     assert scene.masks is not None
     assert scene.labels.tolist() == [2]
     assert not scene.masks.any()
@@ -142,14 +148,14 @@ def test_quarter_turns_move_pixels_and_masks_alike() -> None:
 
 def test_boxes_are_cut_at_the_crop_and_those_outside_go_with_their_labels() -> None:
     there = objects([[0, 0, 20, 20], [0, 0, 10, 10], [60, 60, 90, 90], [12, 12, 14, 14]], [1, 2, 3, 4])
-    scene = shown(Image.new("RGB", (100, 100)), there, (10.0, 10.0, 50.0, 50.0), 32)
+    scene = shown(BLACK, there, (10.0, 10.0, 50.0, 50.0), 32)
     assert scene.labels.tolist() == [1, 4]
     np.testing.assert_allclose(scene.boxes, [[0.125, 0.125, 0.25, 0.25], [0.075, 0.075, 0.05, 0.05]], atol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(mosaic=1.0, mixup=1.0, copy_paste=1.0, degrees=9.0)])
 def test_an_image_without_objects(recipe: Recipe) -> None:
-    empty = Source(Image.new("RGB", (9, 9)), objects([], [], []), (9, 9))
+    empty = Source(BLACK[:9, :9], objects([], [], []), (9, 9))
     scene = sampled(0, 32, recipe=recipe, load=lambda _: empty)
     assert scene.pixels.shape == (32, 32, 3)
     assert scene.boxes.shape == (0, 4)

@@ -89,14 +89,15 @@ class Annotations:
 
     def training_objects(self, index: int) -> Objects:
         """What there is to find in image `index`: no crowd regions, and no boxes without area inside the image."""
-        rows = np.arange(self.offsets[index], self.offsets[index + 1])
-        corner, size = np.split(self.boxes_xywh[rows], 2, axis=1)
+        start = int(self.offsets[index])
+        rows = slice(start, int(self.offsets[index + 1]))
+        boxes_xywh = self.boxes_xywh[rows]
         height, width = self.size_hw(index)
-        corners = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+        corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1).astype(np.float32)
         boxes = corners.clip(0, np.array([width, height, width, height], np.float32))
         sides = boxes[:, 2:] - boxes[:, :2]
         kept = (sides[:, 0] * sides[:, 1] > 0) & ~self.is_crowd[rows]
         labels = self.labels[rows][kept]
         if self.segmentations is None:
             return Objects(boxes[kept], labels, None)
-        return Objects(boxes[kept], labels, [self.segmentations[row] for row in rows[kept].tolist()])
+        return Objects(boxes[kept], labels, [self.segmentations[start + row] for row in np.flatnonzero(kept).tolist()])

@@ -15,12 +15,16 @@ from rfdetr.data.channels import Pixels, largest_value
 BLUR_SIGMA = (0.1, 2.0)
 MOST_NOISE = 0.06
 
+_OPTIONS = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "noise")
+
 LUMA = np.array([0.299, 0.587, 0.114])
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 def finish(pixels: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
     """Other colours, a blur, noise, or none of them."""
+    if not any(getattr(recipe, name) for name in _OPTIONS):
+        return pixels
     is_rgb = pixels.dtype == np.uint8 and pixels.shape[2] == 3
     jitter, others = rng.spawn(2)
     brightness, contrast, saturation, hue = _draw_jitter(jitter, recipe)

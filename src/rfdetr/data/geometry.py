@@ -14,8 +14,9 @@ from rfdetr import masks as mask_ops
 from rfdetr.config.recipes import Recipe
 from rfdetr.data.annotations import Objects
 from rfdetr.data.channels import Pixels
-from rfdetr.data.resampling import resample
+from rfdetr.data.resampling import nearest_region, resample
 from rfdetr.data.scenes import Scene, Source, bounds
+from rfdetr.data.vector_resampling import resample_region
 
 # A crop is a square of at least MIN_CROP pixels in the image with its shorter side scaled to one of these (DETR).
 SHORT_SIDES = (400, 500, 600)
@@ -95,6 +96,9 @@ def whole_image(size_hw: tuple[int, int]) -> Geometry:
 def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], recipe: Recipe) -> Geometry:
     """The whole image or a random square of it; mirrored, turned, scaled, shifted and sheared, or not."""
     geometry = _draw_crop_and_flip(rng, size_hw, recipe)
+    is_moved = any((recipe.degrees, recipe.scale, recipe.translate, recipe.shear))
+    if not (is_moved or recipe.vertical_flip or recipe.rotate90):
+        return geometry
     # From other random numbers, so that these options do not change which crops are drawn.
     (further,) = rng.spawn(1)
     flip_vertical = bool(further.random() < recipe.vertical_flip)
@@ -106,7 +110,6 @@ def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], recipe: Re
         flip=geometry.flip ^ (turns in (1, 2)),
         flip_vertical=flip_vertical ^ (turns in (2, 3)),
     )
-    is_moved = any((recipe.degrees, recipe.scale, recipe.translate, recipe.shear))
     return _draw_affine(further, geometry, recipe) if is_moved and further.random() < recipe.affine else geometry
 
 
@@ -146,14 +149,20 @@ def render(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Scen
     """What a geometry shows of a picture, and of which objects, at this size."""
     height, width = size_hw
     before = (width, height) if geometry.transpose else size_hw
-    pixels = _turn(source, geometry, before) if geometry.turned != IDENTITY else _cut(source, geometry, before)
+    if geometry.turned != IDENTITY:
+        pixels = _turn(source, geometry, before)
+    elif geometry.is_within(source.size_hw):
+        # Whole pixels are the fastest to cut out; boxes and masks go by the region that is shown.
+        region, crop_xyxy = nearest_region(source.picture, source.size_hw, geometry.crop_xyxy)
+        geometry = replace(geometry, crop_xyxy=crop_xyxy)
+        pixels = resample_region(source.picture, region, before)
+    else:
+        pixels = _cut(source, geometry, before)
     return _folded(_placed(source, geometry, pixels), geometry)
 
 
 def _cut(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Pixels:
-    """The region in one resize. What it has beyond the image is of the mean colour."""
-    if geometry.is_within(source.size_hw):
-        return resample(source.picture, source.size_hw, geometry.crop_xyxy, size_hw)
+    """A region that has parts beyond the image, which are of the mean colour, in one resize."""
     (top, bottom), (left, right) = (_seen(geometry, source.size_hw, size_hw, axis) for axis in (0, 1))
     if bottom <= top or right <= left:
         return _mean_of(resample(source.picture, source.size_hw, whole_image(source.size_hw).crop_xyxy, size_hw))
@@ -199,11 +208,10 @@ def _turn(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Pixel
     (x1, y1), (x2, y2) = corners.min(axis=0).clip(0, limits), corners.max(axis=0).clip(0, limits)
     if x2 - x1 < 1 or y2 - y1 < 1:  # nothing of the image is seen
         return _mean_of(resample(source.picture, source.size_hw, (0.0, 0.0, limits[0], limits[1]), size_hw))
+    region, (x1, y1, x2, y2) = nearest_region(source.picture, source.size_hw, (x1, y1, x2, y2))
     near_wh = np.array([(x2 - x1) * width, (y2 - y1) * height]) / geometry.extent
     near_width, near_height = (max(1, math.ceil(side)) for side in near_wh)
-    part = resample(
-        source.picture, source.size_hw, (float(x1), float(y1), float(x2), float(y2)), (near_height, near_width)
-    )
+    part = resample_region(source.picture, region, (near_height, near_width))
     to_part = np.diag([near_width / (x2 - x1), near_height / (y2 - y1), 1.0]) @ _shift(-x1, -y1)
     return _warp(part, to_part @ back, size_hw)
 
@@ -263,8 +271,8 @@ def _areas(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T"]:
 
 
 def _center_and_size(boxes: Float32[np.ndarray, "T 4"]) -> Float32[np.ndarray, "T 4"]:
-    x1, y1, x2, y2 = boxes.T
-    return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
+    starts, ends = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate([(starts + ends) / 2, ends - starts], axis=1)
 
 
 def _tight(

@@ -20,6 +20,7 @@ from rfdetr.data.deep_pictures import (
     read_sixteen_bits,
     samples_per_pixel,
 )
+from rfdetr.data.jpegs import read_jpeg
 from rfdetr.data.pillow import QUIET, UNLIMITED
 from rfdetr.data.resampling import Picture, picture_hw, reduce, reduction
 from rfdetr.errors import ImageError
@@ -48,7 +49,7 @@ def decode(
     upright: bool = True,
     max_megapixels: float | None = None,
 ) -> Picture:
-    """The picture of a file: with three channels of 8 bits a PIL image of mode RGB, else an array [H, W, C].
+    """The picture of a file as an array [H, W, C].
 
     Its first frame or page, without transparency unless `num_channels` asks for it. Values of more than 8 bits stay as
     they are: uint16, or float32 in [0, 1].
@@ -89,9 +90,7 @@ def decode(
 
 
 def to_eight_bits(picture: Picture) -> Image.Image:
-    """A picture as RGB, with the upper 8 of its bits; without a third channel it is grey."""
-    if isinstance(picture, Image.Image):
-        return picture
+    """A picture in Pillow's RGB, with the upper 8 of its bits; without a third channel it is grey."""
     pixels = picture[..., :3] if picture.shape[2] > 2 else picture[..., :1].repeat(3, axis=2)
     if pixels.dtype == np.uint16:
         pixels = pixels >> 8
@@ -109,7 +108,8 @@ def to_picture(image: Image.Image, num_channels: int = 3, orientation: int = 1, 
     image = _colour(image, num_channels)
     if num_channels == 3 and image.mode in ("L", "LA", "RGB", "RGBA"):
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        return reduce(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb, factor)
+        upright = rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+        return np.asarray(upright if factor == 1 else upright.reduce(factor))
     pixels = in_known_range(np.asarray(image))
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     return _finished(turned(pixels, orientation), num_channels, factor)
@@ -145,7 +145,11 @@ def _of_pillow(
         return _finished(turned(read_sixteen_bits(image, content), orientation), num_channels, factor)
     # What is left over at an edge must not come to lie at another one.
     stays_aligned = orientation == 1 or (height % factor, width % factor) == (0, 0)
-    if factor > 1 and isinstance(image, JpegImagePlugin.JpegImageFile) and stays_aligned:
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and stays_aligned:
+        is_plain = num_channels == 3 and image.mode in ("L", "RGB")
+        pixels = read_jpeg(content, (image.height, image.width), factor) if is_plain else None
+        if pixels is not None:
+            return np.ascontiguousarray(turned(pixels, orientation))
         image.draft(None, (image.width // factor, image.height // factor))
         factor = 1
     image.load()
@@ -164,10 +168,7 @@ def array_picture(pixels: Any, num_channels: int = 3) -> Picture:
 
 
 def _finished(pixels: Any, num_channels: int, factor: int) -> Picture:
-    pixels = to_channels(pixels, num_channels)
-    if num_channels == 3 and pixels.dtype == np.uint8:
-        return reduce(Image.fromarray(np.ascontiguousarray(pixels)), factor)
-    return reduce(pixels, factor)
+    return reduce(to_channels(pixels, num_channels), factor)
 
 
 def orientation_of(image: Image.Image) -> int:

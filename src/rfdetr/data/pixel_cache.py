@@ -5,17 +5,15 @@ import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Literal
 from weakref import finalize
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
 
 from rfdetr.console import say, size_words, warn
-from rfdetr.data.channels import Pixels
 from rfdetr.data.resampling import FACTORS, Picture
 from rfdetr.data.sources import Pictures
 from rfdetr.errors import ConfigError, ImageError
@@ -28,8 +26,8 @@ SHARE = 0.5
 """Of the memory or disk space that is free, so much is taken at most."""
 _ALIGNMENT = 64  # bytes
 # An entry's kind. A file that is not written yet is full of zeros.
-_NOTHING, _RGB = 0, 1
-_TYPES: dict[int, np.dtype[Any]] = {2: np.dtype(np.uint8), 3: np.dtype(np.uint16), 4: np.dtype(np.float32)}
+_NOTHING = 0
+_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 3: np.dtype(np.float32)}
 _IS_LINUX = platform.system() == "Linux"
 _PROBES = 10
 
@@ -125,7 +123,8 @@ class PixelCache:
     def _take(self, file: "_File") -> None:
         self._file = file
         self._is_full = False
-        self._bytes = mmap(file.descriptor, self.num_bytes, access=ACCESS_READ)
+        # Nobody writes to it, but torch takes no memory that is for reading alone.
+        self._bytes = mmap(file.descriptor, self.num_bytes)
         self._entries = np.frombuffer(self._bytes, np.int32, 4 * len(self.offsets)).reshape(-1, 4)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,18 +143,16 @@ class PixelCache:
         if kind == _NOTHING:
             return None
         height, width, channels = shape
-        dtype = _TYPES.get(kind, np.dtype(np.uint8))
         count, start = height * width * channels, int(self.offsets[index])
-        pixels: Pixels = np.frombuffer(self._bytes, dtype, count, start).reshape(shape)
-        return Image.fromarray(pixels) if kind == _RGB else pixels
+        picture: Picture = np.frombuffer(self._bytes, _TYPES[kind], count, start).reshape(shape)
+        return picture
 
     def put(self, index: int, picture: Picture) -> None:
         """Nothing happens where it has no place, or needs a larger one than its file's size told."""
-        is_image = isinstance(picture, Image.Image)
         pixels = np.ascontiguousarray(picture)
         if self.offsets[index] < 0 or pixels.nbytes > self.sizes[index] or self._is_full:
             return
-        kind = _RGB if is_image else next(kind for kind, dtype in _TYPES.items() if dtype == pixels.dtype)
+        kind = next(kind for kind, dtype in _TYPES.items() if dtype == pixels.dtype)
         try:
             self._write(int(self.offsets[index]), pixels)
             self._write(16 * index, np.array([kind, *pixels.shape], np.int32))
@@ -187,7 +184,7 @@ def _bytes_per_pixel(pictures: Pictures, num_pictures: int, at_least: int) -> in
             first = pictures.load(index, at_least)
         except ImageError:
             continue
-        return 3 if isinstance(first, Image.Image) else first.itemsize * first.shape[2]
+        return int(first.itemsize * first.shape[2])
     return 3
 
 

@@ -4,18 +4,16 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import Shaped
 from PIL import Image
 
-from rfdetr.data.channels import Pixels
+# Of uint8, uint16 or float32 in [0, 1], in rows; three channels are RGB.
+Picture: TypeAlias = Shaped[np.ndarray, "_ _ _"]
 
-# Of mode RGB, or an array of uint8, uint16 or float32 in [0, 1].
-Picture: TypeAlias = Image.Image | Pixels
+Region = tuple[int, int, int, int]
+"""Left, top, right and bottom, in whole pixels of a picture."""
 
 FACTORS = (8, 4, 2)  # of JPEG's reduced decoding
-
-
-def picture_hw(picture: Picture) -> tuple[int, int]:
-    return (picture.height, picture.width) if isinstance(picture, Image.Image) else picture.shape[:2]
 
 
 def reduction(size_hw: tuple[int, int], at_least: int | None) -> int:
@@ -30,13 +28,48 @@ def reduced_hw(size_hw: tuple[int, int], factor: int) -> tuple[int, int]:
     return -(-size_hw[0] // factor), -(-size_hw[1] // factor)
 
 
+def picture_hw(picture: Picture) -> tuple[int, int]:
+    height, width, _ = picture.shape
+    return height, width
+
+
+def picture_factor(picture: Picture, size_hw: tuple[int, int]) -> int:
+    """By which a picture of this full size was reduced.
+
+    Picture at the right and lower edge may stand for less than a whole one: sizes alone would not give the scale.
+    """
+    height, width = picture_hw(picture)
+    return max(1, round(max(size_hw[0] / height, size_hw[1] / width)))
+
+
 def reduce(picture: Picture, factor: int) -> Picture:
     """Every pixel the mean of `factor` x `factor`."""
-    if factor == 1:
-        return picture
-    if isinstance(picture, Image.Image):
-        return picture.reduce(factor)
-    return _by_channel(picture, lambda channel: channel.reduce(factor))
+    return picture if factor == 1 else _in_pillow(picture, lambda image: image.reduce(factor))
+
+
+def nearest_region(
+    picture: Picture, size_hw: tuple[int, int], crop_xyxy: tuple[float, float, float, float]
+) -> tuple[Region, tuple[float, float, float, float]]:
+    """A region within a picture of this full size, moved to the nearest whole pixels of what there is of the picture.
+
+    And where it lies now in pixels of the full size. The picture's own edges stay where they are, even if the pixels
+    there stand for less than whole ones.
+    """
+    factor = picture_factor(picture, size_hw)
+    height, width = size_hw
+    left, right = _nearest_pixels(crop_xyxy[0], crop_xyxy[2], width, factor)
+    top, bottom = _nearest_pixels(crop_xyxy[1], crop_xyxy[3], height, factor)
+    x1, x2 = (float(min(side * factor, width)) for side in (left, right))
+    y1, y2 = (float(min(side * factor, height)) for side in (top, bottom))
+    return (left, top, right, bottom), (x1, y1, x2, y2)
+
+
+def _nearest_pixels(start: float, end: float, size: int, factor: int) -> tuple[int, int]:
+    """At least one of them."""
+    count = -(-size // factor)
+    first = min(round(start / factor), count - 1)
+    last = count if end >= size else round(end / factor)
+    return first, min(max(last, first + 1), count)
 
 
 def resample(
@@ -44,7 +77,7 @@ def resample(
     size_hw: tuple[int, int],
     crop_xyxy: tuple[float, float, float, float],
     output_hw: tuple[int, int],
-) -> Pixels:
+) -> Picture:
     """A region of a picture at another size, by one antialiased bilinear resize.
 
     Args:
@@ -54,15 +87,12 @@ def resample(
         output_hw: of the result, which has the picture's type.
     """
     height, width = picture_hw(picture)
-    # Pixels at the right and lower edge may stand for less than a whole one: sizes alone would not give the scale.
-    scale = 1 / max(1, round(max(size_hw[0] / height, size_hw[1] / width)))
+    scale = 1 / picture_factor(picture, size_hw)
     x1, y1, x2, y2 = (side * scale for side in crop_xyxy)
     # Rounding may lead to just outside, which Pillow refuses.
     box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     output_wh = (output_hw[1], output_hw[0])
-    if isinstance(picture, Image.Image):
-        return np.asarray(picture.resize(output_wh, Image.Resampling.BILINEAR, box=box))
-    return _by_channel(picture, lambda channel: channel.resize(output_wh, Image.Resampling.BILINEAR, box=box))
+    return _in_pillow(picture, lambda image: image.resize(output_wh, Image.Resampling.BILINEAR, box=box))
 
 
 def smaller(picture: Picture, longest_side: int) -> Picture:
@@ -72,15 +102,17 @@ def smaller(picture: Picture, longest_side: int) -> Picture:
     if scale >= 1:
         return picture
     output_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
-    pixels = resample(picture, (height, width), (0.0, 0.0, float(width), float(height)), output_hw)
-    return Image.fromarray(pixels) if isinstance(picture, Image.Image) else pixels
+    return resample(picture, (height, width), (0.0, 0.0, float(width), float(height)), output_hw)
 
 
-def _by_channel(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
-    """Each channel as a picture of its own: more than four have no mode in Pillow, and an alpha would weigh the others.
+def _in_pillow(pixels: Picture, change: Callable[[Image.Image], Image.Image]) -> Picture:
+    """RGB at once. Else each channel as a picture of its own: more than four have no mode in Pillow, and an alpha would
+    weigh the others.
 
     8 bits are computed with as in RGB; more as floating-point numbers, whose 24 bits are enough for 16.
     """
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return np.asarray(change(Image.fromarray(np.ascontiguousarray(pixels))))
     mode = np.uint8 if pixels.dtype == np.uint8 else np.float32
     channels = [
         np.asarray(change(Image.fromarray(np.ascontiguousarray(pixels[..., channel], dtype=mode))))
