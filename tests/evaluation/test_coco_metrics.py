@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.reading import read_split
-from rfdetr.evaluation import results_file
+from rfdetr.evaluation import coco_metrics, results_file
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
@@ -267,3 +267,27 @@ def evaluate_share(_: int, rank: int, folder: Path) -> None:
     assert evaluator.compute() == result  # nothing is counted again
     (folder / f"{rank}.json").write_text(json.dumps(result.to_json()))
     dist.destroy_process_group()
+
+
+def test_predictions_after_the_metrics_are_refused() -> None:
+    truth, guesses = crowded_scene(seed=0)
+    evaluator = CocoEvaluator(truth)
+    evaluator.compute()
+    with pytest.raises(RuntimeError, match="predictions come too late"):
+        evaluator.update(truth.image_ids[:1].tolist(), guesses[:1])
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+def test_it_is_the_same_how_many_boxes_and_images_are_matched_together(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images without a prediction wait, too, and what waits is bounded."""
+    truth, guesses = crowded_scene(seed=0)
+    guesses[2::3] = [predictions() for _ in guesses[2::3]]
+    expected = evaluate(truth, guesses)
+    monkeypatch.setattr(coco_metrics, "_AT_ONCE", at_once)
+    evaluator = CocoEvaluator(truth)
+    for image_id, image in zip(truth.image_ids.tolist(), guesses, strict=True):
+        evaluator.update([image_id], [image])
+        assert len(evaluator._waiting_rows) < at_once
+    assert evaluator.compute() == expected

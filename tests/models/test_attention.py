@@ -1,9 +1,11 @@
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rfdetr.models import attention
 from rfdetr.models.attention import attend
@@ -40,6 +42,22 @@ def test_the_rows_may_be_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 5 * 20**2)
     for part, all_at_once in zip(attended_and_gradients(attend, tensors, gradient), whole, strict=True):
         assert torch.equal(part, all_at_once)
+
+
+def test_without_gradients_it_is_the_same() -> None:
+    tensors = [torch.randn(3, 4, 20, 8, dtype=torch.bfloat16) for _ in range(3)]
+    trained = attend(*(tensor.clone().requires_grad_() for tensor in tensors))
+    assert torch.equal(attend(*tensors), trained)
+    with torch.inference_mode():
+        assert torch.equal(attend(*tensors), trained)
+
+
+def test_recomputed_in_the_backward_pass_it_has_the_same_gradient() -> None:
+    tensors = [torch.randn(2, 3, 20, 8, dtype=torch.bfloat16) for _ in range(4)]
+    gradients = []
+    for run in (attend, partial(checkpoint, attend, use_reentrant=False)):
+        gradients.append(attended_and_gradients(run, tensors[:3], tensors[3]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 def test_other_formats_are_left_to_torch() -> None:

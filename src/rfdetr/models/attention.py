@@ -26,21 +26,23 @@ def attend(
 
 
 class _ExplicitAttention(torch.autograd.Function):
-    """The attention weights are kept for the backward pass, which makes of them four products and no copies."""
+    """The attention weights are kept for a backward pass, which makes four products of them and no copies."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (tensor.flatten(0, 1) for tensor in (query, key, value))
         scale = query.shape[-1] ** -0.5
         rows, tokens, _ = q.shape
-        weights = q.new_empty(rows, tokens, tokens)
+        is_trained = any(ctx.needs_input_grad)
+        weights = q.new_empty(rows if is_trained else 0, tokens, tokens)
         attended = torch.empty_like(q)
         for part in _parts(rows, tokens):
             # beta=0: what it adds to does not count.
-            scores = torch.baddbmm(weights[part], q[part], k[part].mT, beta=0, alpha=scale)
-            torch.softmax(scores, dim=-1, out=weights[part])
-            torch.bmm(weights[part], v[part], out=attended[part])
-        ctx.save_for_backward(q, k, v, weights)
+            scores = torch.baddbmm(q[part, :1, :1], q[part], k[part].mT, beta=0, alpha=scale)
+            of_part = torch.softmax(scores, dim=-1, out=weights[part] if is_trained else scores)
+            torch.bmm(of_part, v[part], out=attended[part])
+        if is_trained:
+            ctx.save_for_backward(q, k, v, weights)
         return attended.view_as(query)
 
     @staticmethod

@@ -158,10 +158,10 @@ def _assignments(costs: Sequence[np.ndarray], groups: int) -> list[list[_Pairs]]
 def _assign(cost: np.ndarray, groups: int) -> _Pairs:
     """For the costs [objects, queries] of one layer and image."""
     size = cost.shape[1] // groups
-    pairs = [linear_sum_assignment(own) for own in np.split(cost, groups, axis=1)]
-    query = np.concatenate([own + group * size for group, (_, own) in enumerate(pairs)])
-    order = query.argsort()
-    return query[order], np.concatenate([target for target, _ in pairs])[order]
+    # With queries as rows, so that pairs come in their order.
+    pairs = [linear_sum_assignment(own.T) for own in np.split(cost, groups, axis=1)]
+    query = np.concatenate([own + group * size for group, (own, _) in enumerate(pairs)])
+    return query, np.concatenate([target for _, target in pairs])
 
 
 def _finite(cost: np.ndarray) -> np.ndarray:
