@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jaxtyping import UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -97,6 +98,14 @@ def oracle_detector(name: str) -> Detector:
 
 def image(seed: int, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal((3, height, width)).astype(np.float32))
+
+
+def picture(seed: int, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Noisy squares."""
+    random = np.random.RandomState(seed)
+    colors = random.randint(0, 256, (height // 10 + 2, width // 10 + 2, 3)).astype(np.uint8)
+    squares = np.kron(colors, np.ones((10, 10, 1), np.uint8))[:height, :width].astype(int)
+    return (squares + random.randint(-20, 21, (height, width, 3))).clip(0, 255).astype(np.uint8)
 
 
 def batch(meta: dict[str, Any], case: str) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from rfdetr.classes import ClassTable
+from rfdetr.config.commands import OptimizeConfig
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.presets import class_name, configure, preset
 from rfdetr.config.runs import EvaluateConfig, Split, TrainConfig
@@ -22,6 +23,8 @@ from rfdetr.errors import ConfigError, DatasetError, WeightsError
 from rfdetr.evaluation.evaluate import evaluate
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, user_path, write_json
+from rfdetr.inference.optimized import NUMBER_FORMATS, OptimizedDetector
+from rfdetr.inference.predictor import Network
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
 from rfdetr.report.dataset_check import brief
@@ -45,6 +48,13 @@ class Model:
     device: torch.device
     spare_heads: ClassHeads | None = None
     """The class heads of the weights, where the model was given others; training takes from them what it can use."""
+    optimized: OptimizedDetector | None = None
+    """The detector prepared for prediction; training drops it."""
+
+    @property
+    def network(self) -> Network:
+        """What predicts."""
+        return self.optimized or self.detector
 
     @property
     def named_classes(self) -> ClassTable:
@@ -169,7 +179,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     world = world_of_environment()
     devices = check_machine(config, settings, world)
     if world is None and len(devices) > 1:
-        on_host = replace(model, detector=model.detector.cpu())
+        on_host = replace(model, detector=model.detector.cpu(), optimized=None)
         try:
             trained, result = run_in_processes(len(devices), train_model, on_host, settings, config)
         finally:
@@ -194,13 +204,16 @@ def _train(
     for line in brief(splits, detector.config, config.eval_max_dets):
         say(line)
     config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
-    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    # A detector that was made for the run is dropped if that fails; the model's own has to be what it was.
+    is_own = detector is model.detector
+    before = {name: tensor.to("cpu", copy=True) for name, tensor in detector.state_dict().items()} if is_own else {}
     try:
         result = train(detector, splits["train"], splits["valid"], config, settings, device, splits.get("test"))
     except BaseException:
-        # The model is what it was; what the run has reached is in its checkpoints.
-        detector.load_state_dict(before)
-        detector.to(model.device)
+        # What the run has reached is in its checkpoints.
+        if is_own:
+            detector.load_state_dict(before)
+            detector.to(model.device)
         raise
     is_main = rank_and_world_size()[0] == 0
     # The processes may have no disk in common.
@@ -339,6 +352,17 @@ def _check_classes(model: Model, split: Annotations) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def optimize_model(model: Model, config: OptimizeConfig) -> Model:
+    """The model, prepared for prediction with the weights it has.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, the model is not on the CPU, or the cache cannot be written to.
+    """
+    optimized = OptimizedDetector(model.detector, config)
+    say(f"optimize: prediction now runs in OpenVINO, {NUMBER_FORMATS[optimized.precision]}")
+    return replace(model, optimized=optimized)
 
 
 def save_model(model: Model, path: Path) -> None:

@@ -1,12 +1,21 @@
 import pytest
 
 from rfdetr.config.base import Config
-from rfdetr.config.commands import DemoConfig, PredictConfig
+from rfdetr.config.commands import DemoConfig, OptimizeConfig, PredictConfig
 from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.reference import settings_list, settings_page, settings_table
 from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig
 
-CONFIGS = (ModelConfig, ModelSettings, ModelChoice, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig)
+CONFIGS = (
+    ModelConfig,
+    ModelSettings,
+    ModelChoice,
+    TrainConfig,
+    EvaluateConfig,
+    PredictConfig,
+    DemoConfig,
+    OptimizeConfig,
+)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -1,40 +1,18 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from rfdetr.data.channels import Pixels
-from rfdetr.data.preprocess import MEAN, STD, for_prediction, normalize, squeezed, to_pixels, to_tensor
-
-
-def oracle_picture(seed: int, height: int, width: int) -> Pixels:
-    random = np.random.RandomState(seed)
-    coarse = random.randint(0, 256, (height // 10 + 2, width // 10 + 2, 3)).astype(np.uint8)
-    blocks = np.kron(coarse, np.ones((10, 10, 1), np.uint8))[:height, :width].astype(np.int64)
-    noisy = blocks + random.randint(-20, 21, (height, width, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
-
-
-def stats(x: Tensor) -> Tensor:
-    x = x.double()
-    return torch.stack([x.sum(), x.mean(), x.std(correction=0), x.abs().sum(), x.min(), x.max()])
+from rfdetr.data.preprocess import MEAN, STD, normalize, squeezed, to_pixels, to_tensor
+from tests.oracles import picture, read_json, read_tensors, stats
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_both_pipelines_agree_with_the_reference(shared: Path, number: int) -> None:
-    rule = json.loads((shared / "spec/oracles/pipeline.json").read_text())[f"predict{number}"]
-    expected = load_file(shared / "spec/oracles/pipeline.safetensors")
-    picture = oracle_picture(rule["seed"], *rule["hw"])
-    for name, seen in (
-        ("predict", for_prediction(to_tensor(picture), 384)),
-        ("val", normalize(squeezed(picture, 384))),
-    ):
-        torch.testing.assert_close(seen[:, ::24, ::24], expected[f"{name}{number}.input_sub"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(stats(seen), expected[f"{name}{number}.input_stats"], rtol=1e-5, atol=1e-6)
+def test_evaluation_squeezes_as_the_reference_does(number: int) -> None:
+    rule = read_json("oracles/pipeline.json")[f"predict{number}"]
+    expected = read_tensors("oracles/pipeline.safetensors")
+    seen = normalize(squeezed(picture(rule["seed"], *rule["hw"]), 384))
+    torch.testing.assert_close(seen[:, ::24, ::24], expected[f"val{number}.input_sub"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(stats(seen), expected[f"val{number}.input_stats"], rtol=1e-5, atol=1e-6)
 
 
 def test_black_and_white() -> None:
@@ -69,21 +47,18 @@ def test_every_bit_reaches_the_numbers() -> None:
     assert to_tensor(numbers.permute(1, 2, 0).numpy()).equal(numbers)
 
 
-def test_evaluation_shrinks_with_antialiasing_and_prediction_without() -> None:
-    """Every fourth row is white: their mean is grey; between the rows that prediction samples there is none."""
+def test_evaluation_shrinks_with_antialiasing() -> None:
+    """Every fourth row is white: their mean is grey."""
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     pixels[::4] = 255
-    black, grey = normalize(torch.zeros(3, 1, 1)), normalize(torch.full((3, 1, 1), 0.25))
+    grey = normalize(torch.full((3, 1, 1), 0.25))
     inner = normalize(squeezed(pixels, 16))[:, 1:-1]
     torch.testing.assert_close(inner, grey.expand_as(inner), rtol=0, atol=0.3)
-    assert (for_prediction(to_tensor(pixels), 16) == black).all()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_is_the_same() -> None:
-    image = torch.rand(3, 50, 70)
-    torch.testing.assert_close(for_prediction(image.cuda(), 64).cpu(), for_prediction(image, 64), rtol=0, atol=1e-5)
     for kind in (np.uint8, np.uint16):
         pixels = to_pixels(np.random.default_rng(0).integers(0, 256, (50, 70, 4)).astype(kind))
         torch.testing.assert_close(normalize(pixels.cuda()).cpu(), normalize(pixels), rtol=0, atol=1e-5)

@@ -10,10 +10,10 @@ from PIL import Image
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig
-from rfdetr.data.preprocess import for_prediction
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.inference.detections import Detections
 from rfdetr.inference.predictor import evaluating, predict, predict_each
+from rfdetr.inference.resizing import for_prediction
 from rfdetr.inference.sources import ImageSource
 from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import full_size_masks, postprocess
@@ -56,9 +56,8 @@ def same(a: Detections, b: Detections) -> bool:
 
 
 def test_predictions_are_those_of_the_detector(detector: Detector) -> None:
-    image = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
     with torch.no_grad():
-        outputs = detector(for_prediction(image, 64)[None])
+        outputs = detector(for_prediction(ARRAY, 64)[None])
     (expected,) = postprocess(outputs, torch.tensor([[50, 70]]), num_select=6)
     found = predict(detector, ARRAY, CLASSES, threshold=0)
     assert len(found) == 6
@@ -70,9 +69,8 @@ def test_predictions_are_those_of_the_detector(detector: Detector) -> None:
 
 
 def test_masks_are_those_of_the_detector_at_the_size_of_the_image(segmenter: Detector) -> None:
-    image = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
     with torch.no_grad():
-        outputs = segmenter(for_prediction(image, 64)[None])
+        outputs = segmenter(for_prediction(ARRAY, 64)[None])
     (expected,) = postprocess(outputs, torch.tensor([[50, 70]]), num_select=6)
     assert expected.mask_logits is not None
     found = predict(segmenter, ARRAY, CLASSES, threshold=0)

@@ -54,9 +54,8 @@ def test_without_gradients_it_is_the_same() -> None:
 
 def test_recomputed_in_the_backward_pass_it_has_the_same_gradient() -> None:
     tensors = [torch.randn(2, 3, 20, 8, dtype=torch.bfloat16) for _ in range(4)]
-    gradients = []
-    for run in (attend, partial(checkpoint, attend, use_reentrant=False)):
-        gradients.append(attended_and_gradients(run, tensors[:3], tensors[3]))
+    ways = (attend, partial(checkpoint, attend, use_reentrant=False))
+    gradients = [attended_and_gradients(way, tensors[:3], tensors[3]) for way in ways]
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 

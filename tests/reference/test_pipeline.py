@@ -1,27 +1,17 @@
 """From pictures to detections against the recorded ones: reading, resizing, detecting, selecting."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from rfdetr.coco_names import COCO
 from rfdetr.inference.predictor import predict
 from rfdetr.models.detector import Detector
-from tests.oracles import oracle_detector, read_json, read_tensors
+from tests.oracles import oracle_detector, picture, read_json, read_tensors
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return oracle_detector("nano").eval()
-
-
-def picture(seed: int, height: int, width: int) -> Any:
-    """Noisy squares, as the record describes them."""
-    random = np.random.RandomState(seed)
-    colors = random.randint(0, 256, (height // 10 + 2, width // 10 + 2, 3)).astype(np.uint8)
-    squares = np.kron(colors, np.ones((10, 10, 1), np.uint8))[:height, :width].astype(int)
-    return np.clip(squares + random.randint(-20, 21, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -9,7 +9,7 @@ from typing import Any
 from rfdetr.api import RFDETR, SIZES
 from rfdetr.cli.settings import changed
 from rfdetr.config.base import Config
-from rfdetr.config.commands import DemoConfig, PredictConfig
+from rfdetr.config.commands import DemoConfig, OptimizeConfig, PredictConfig
 from rfdetr.config.datasets import CheckConfig, ConvertConfig
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.presets import PRESETS
@@ -104,14 +104,14 @@ def convert(config: ConvertConfig) -> None:
 
 
 def settings(json: bool) -> None:
-    """Print the settings of all commands, for people or for programs."""
+    """Print the settings of all commands and verbs, for people or for programs."""
     if json:
         parts = COMMANDS["train"].configs
         rows = {row["name"]: row for part in parts for row in settings_list(part)}
         show(dumps(list(rows.values()), indent=2, default=str) + "\n")
     else:
         configs = [config for command in COMMANDS.values() for config in command.configs]
-        show(settings_page(list(dict.fromkeys(configs))))
+        show(settings_page(list(dict.fromkeys([*configs, OptimizeConfig]))))
 
 
 TRAIN = (ModelChoice, ModelSettings, TrainConfig)

@@ -1,10 +1,12 @@
 """`rfdetr predict`: files in, annotated images and one JSON out."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from rfdetr.api import RFDETR
@@ -15,9 +17,12 @@ from rfdetr.data.preprocess import to_tensor
 from rfdetr.data.resampling import Picture
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.files import make_folder, write_atomically, write_json
+from rfdetr.inference.ahead import map_ahead
 from rfdetr.inference.detections import to_json
 from rfdetr.report.draw import draw_detections
 
+DECODED_AHEAD = 2
+"""Pictures at full size that wait for the model."""
 RESULTS = "predictions.json"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy"}
 
@@ -36,10 +41,13 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
     foreign = [name for name in names.values() if (output_dir / name).exists()]
     if foreign and not (output_dir / RESULTS).exists():
         raise ConfigError(f"output_dir: {output_dir} has a {foreign[0]} that would be replaced; choose another folder")
+    if config.optimize:
+        model.optimize()
     rows: list[dict[str, Any]] = []
     opened = _open_all(files, model.config.num_channels)
     while chunk := list(islice(opened, config.batch_size)):
-        images = (picture if isinstance(picture, Image.Image) else to_tensor(picture) for _, picture in chunk)
+        # Of arrays, those of unsigned integers are images; others hold numbers in [0, 1], as tensors do.
+        images = (to_tensor(picture) if picture.dtype == np.float32 else picture for _, picture in chunk)
         # One at a time: masks at full size are many times their image.
         found = model.predict_each(images, config.threshold, config.batch_size)
         for (file, picture), detections in zip(chunk, found, strict=True):
@@ -87,11 +95,20 @@ def _output_names(files: list[Path]) -> dict[Path, str]:
 
 
 def _open_all(files: list[Path], num_channels: int) -> Iterator[tuple[Path, Picture]]:
-    for file in files:
-        try:
-            yield file, decode(file, num_channels=num_channels)
-        except ImageError as error:
-            warn(f"left out: {error}")
+    for file, picture in zip(
+        files, map_ahead(partial(_decoded, num_channels=num_channels), files, DECODED_AHEAD), strict=True
+    ):
+        if isinstance(picture, ImageError):
+            warn(f"left out: {picture}")
+        else:
+            yield file, picture
+
+
+def _decoded(file: Path, num_channels: int) -> Picture | ImageError:
+    try:
+        return decode(file, num_channels=num_channels)
+    except ImageError as error:
+        return error
 
 
 def _save(image: Image.Image, path: Path) -> None:

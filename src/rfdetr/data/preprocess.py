@@ -1,12 +1,11 @@
 """Images -> what the detector sees. Training, evaluation and prediction share the last step, normalisation.
 
 Two resizes exist because the published numbers were made with both: evaluation shrinks with antialiasing (PIL),
-prediction without.
+prediction without (`inference/resizing.py`).
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -56,10 +55,3 @@ def squeezed(picture: Pixels, resolution: int) -> Shaped[Tensor, "C resolution r
     height, width = picture_hw(picture)
     whole = (0.0, 0.0, float(width), float(height))
     return to_pixels(resample(picture, (height, width), whole, (resolution, resolution)))
-
-
-def for_prediction(image: Float[Tensor, "C height width"], resolution: int) -> Float[Tensor, "C resolution resolution"]:
-    """An image with values in [0, 1], squeezed to a square without antialiasing, and normalised."""
-    size = (resolution, resolution)
-    resized = F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=False)
-    return normalize(resized[0])

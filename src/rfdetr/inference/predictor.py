@@ -1,8 +1,9 @@
 """Images in any form -> detections, in batches."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -13,27 +14,31 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rfdetr.classes import ClassTable
-from rfdetr.data.preprocess import for_prediction
 from rfdetr.errors import ConfigError, ImageError
+from rfdetr.inference.ahead import map_ahead
 from rfdetr.inference.detections import Detections, to_supervision
+from rfdetr.inference.optimized import OptimizedDetector
+from rfdetr.inference.resizing import for_prediction
 from rfdetr.inference.sources import ImageSource, load
 from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import postprocess
+from rfdetr.types import LayerOutputs
 
+Network: TypeAlias = Detector | OptimizedDetector
 # The detector's input on its device, and (height, width) of the original.
 Prepared: TypeAlias = tuple[Float[Tensor, "N R R"], tuple[int, int]]
 
 
 @overload
 def predict(  # type: ignore[overload-overlap]  # a str is an Iterable[str] too, but means one path
-    detector: Detector, images: ImageSource, classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
+    network: Network, images: ImageSource, classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
 ) -> Detections: ...
 @overload
 def predict(
-    detector: Detector, images: Iterable[ImageSource], classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
+    network: Network, images: Iterable[ImageSource], classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
 ) -> list[Detections]: ...
 def predict(
-    detector: Detector,
+    network: Network,
     images: ImageSource | Iterable[ImageSource],
     classes: ClassTable,
     threshold: float = 0.5,
@@ -47,18 +52,26 @@ def predict(
     """
     if isinstance(images, (str, bytes, Path, Image.Image, np.ndarray, Tensor)) or not isinstance(images, Iterable):
         _check_settings(threshold, batch_size)
-        return next(_detect(detector, [_prepare(images, detector)], classes, threshold))
-    return list(predict_each(detector, images, classes, threshold, batch_size))
+        return next(_detect(network, [_prepare((images, ""), network)], classes, threshold))
+    return list(predict_each(network, images, classes, threshold, batch_size))
 
 
 def predict_each(
-    detector: Detector, images: Iterable[ImageSource], classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
+    network: Network, images: Iterable[ImageSource], classes: ClassTable, threshold: float = 0.5, batch_size: int = 4
 ) -> Iterator[Detections]:
-    """`predict` for any number of images: holds one of them and its masks at full size, `batch_size` at the model's."""
+    """`predict` for any number of images: at full size it holds one and its masks, and of files those being read."""
     _check_settings(threshold, batch_size)
-    prepared = (_prepare(source, detector, f"images[{index}]: ") for index, source in enumerate(images))
-    while batch := list(islice(prepared, batch_size)):
-        yield from _detect(detector, batch, classes, threshold)
+    with closing(_prepare_each(images, network, batch_size)) as prepared:
+        while batch := list(islice(prepared, batch_size)):
+            yield from _detect(network, batch, classes, threshold)
+
+
+def _prepare_each(images: Iterable[ImageSource], network: Network, batch_size: int) -> Generator[Prepared]:
+    """In order. Files are read while the network is busy, enough for its next batch; what is in memory waits."""
+    prepare = partial(_prepare, network=network)
+    for is_read, sources in groupby(enumerate(images), lambda item: isinstance(item[1], str | Path)):
+        named = ((source, f"images[{index}]: ") for index, source in sources)
+        yield from map_ahead(prepare, named, batch_size) if is_read else map(prepare, named)
 
 
 def _check_settings(threshold: float, batch_size: int) -> None:
@@ -68,24 +81,36 @@ def _check_settings(threshold: float, batch_size: int) -> None:
         raise ConfigError(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
 
 
-def _prepare(source: ImageSource, detector: Detector, name: str = "") -> Prepared:
+def _prepare(named: tuple[ImageSource, str], network: Network) -> Prepared:
+    source, name = named
     try:
-        image = load(source, detector.config.num_channels)
+        picture = load(source, network.config.num_channels)
     except ImageError as error:
         raise ImageError(f"{name}{error}") from None
-    device = next(detector.parameters()).device
-    height, width = image.shape[1:]
-    return for_prediction(image.to(device), detector.config.resolution), (height, width)
+    height, width = picture.shape[:2]
+    return for_prediction(picture, network.config.resolution).to(_device(network)), (height, width)
 
 
-def _detect(detector: Detector, batch: list[Prepared], classes: ClassTable, threshold: float) -> Iterator[Detections]:
+def _device(network: Network) -> torch.device:
+    return next(network.parameters()).device if isinstance(network, nn.Module) else network.device
+
+
+def _detect(network: Network, batch: list[Prepared], classes: ClassTable, threshold: float) -> Iterator[Detections]:
     images, sizes_hw = zip(*batch, strict=True)
-    with torch.inference_mode(), evaluating(detector):
-        outputs = detector(torch.stack(images))
-        found = postprocess(outputs, torch.tensor(sizes_hw), detector.config.num_select, threshold)
+    with torch.inference_mode():
+        outputs = _run(network, torch.stack(images))
+        found = postprocess(outputs, torch.tensor(sizes_hw), network.config.num_select, threshold)
     del outputs  # large, and unused while the caller looks at what is found
     for predictions, size_hw in zip(found, sizes_hw, strict=True):
         yield to_supervision(predictions, classes, size_hw)
+
+
+def _run(network: Network, images: Float[Tensor, "B N R R"]) -> LayerOutputs:
+    if isinstance(network, OptimizedDetector):
+        return network(images)
+    with evaluating(network):
+        outputs: LayerOutputs = network(images)
+    return outputs
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The forms in which a user may pass an image -> numbers in [0, 1]."""
+"""The forms in which a user may pass an image -> its pixels."""
 
 import io
 from http.client import HTTPException
@@ -11,8 +11,8 @@ from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image
 from torch import Tensor
 
+from rfdetr.data.channels import Pixels
 from rfdetr.data.images import decode, to_picture
-from rfdetr.data.preprocess import to_tensor
 from rfdetr.errors import ImageError
 from rfdetr.weights.web import open_url, reason
 
@@ -25,8 +25,8 @@ ROUNDING = 1e-4
 _RGB = ", RGB"
 
 
-def load(source: ImageSource, num_channels: int = 3) -> Float[Tensor, "N height width"]:
-    """The pixels of a file, an http(s) address, a PIL image, an array (HWC) or a tensor (CHW in [0, 1]).
+def load(source: ImageSource, num_channels: int = 3) -> Pixels:
+    """The pixels [H, W, N] of a file, an http(s) address, a PIL image, an array (HWC) or a tensor (CHW in [0, 1]).
 
     Three channels are RGB. Files and PIL images are converted to the number of channels where `decode` can; arrays and
     tensors must have it.
@@ -36,17 +36,17 @@ def load(source: ImageSource, num_channels: int = 3) -> Float[Tensor, "N height 
     """
     match source:
         case str() if source.startswith(("http://", "https://")):
-            return to_tensor(decode(_download(source), source, num_channels=num_channels))
+            return decode(_download(source), source, num_channels=num_channels)
         case str() | Path():
-            return to_tensor(decode(source, num_channels=num_channels))
+            return decode(source, num_channels=num_channels)
         case Image.Image():
-            return to_tensor(to_picture(source, num_channels))
+            return to_picture(source, num_channels)
         case np.ndarray():
             _check_array(source, num_channels)
-            return to_tensor(source)
+            return source
         case Tensor():
             _check_tensor(source, num_channels)
-            return source.detach().float()
+            return source.detach().float().cpu().permute(1, 2, 0).numpy()
     raise ImageError(
         f"a value of type {type(source).__name__} is not an image. "
         "Allowed: a path, an http(s) address, a PIL image, an array (HWC, uint8 or uint16), a tensor (CHW, in [0, 1])"
