@@ -46,7 +46,7 @@ def with_masks(outputs: RawOutputs, seed: int = 0) -> RawOutputs:
     images, queries, _ = outputs["pred_logits"].shape
     features = torch.randn(images, 8, 16, 16, generator=random)
     codes = torch.randn(images, queries, 8, generator=random)
-    return {**outputs, "pred_masks": MaskLogits(features, codes, torch.tensor([0.1]))}
+    return {**outputs, "pred_masks": MaskLogits(features, codes, torch.full(codes.shape[:2], 0.1))}
 
 
 def random_mask_targets(counts: list[int], seed: int = 0) -> list[Target]:

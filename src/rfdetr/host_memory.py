@@ -56,8 +56,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Inside, large pieces of memory that are freed stay with this process for the next ones.
 
     Otherwise the C library gives them back, and every training step faults its tensors in anew, 4 KiB at a time: a
-    tenth of the step. Only glibc can do that; elsewhere nothing changes. It is of the whole process, and ends with the first
-    of several that overlap.
+    tenth of the step. Only glibc can do that; elsewhere nothing changes. It is of the whole process, and of
+    several that overlap ends with the first.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt"):

@@ -26,19 +26,24 @@ class Target(TypedDict):
 class MaskLogits:
     """The masks of all queries as a product, of which only what is needed is computed.
 
-    Query q of image b has the logit `queries[b, q] . features[b, :, y, x] + bias` at cell (y, x) of the mask grid.
+    Query q of image b has the logit `queries[b, q] . features[b, :, y, x] + bias[b, q]` at cell (y, x) of the grid.
     """
 
     features: Float[Tensor, "B D h w"]
     queries: Float[Tensor, "B Q D"]
-    bias: Float[Tensor, "1"]
+    bias: Float[Tensor, "B Q"]
 
     def of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N h w"]:
         """The masks of some queries of one image."""
-        return torch.einsum("nd,dhw->nhw", self.queries[image, queries], self.features[image]) + self.bias
+        products = torch.einsum("nd,dhw->nhw", self.queries[image, queries], self.features[image])
+        return products + self._bias[image, queries]
 
     def dense(self) -> Float[Tensor, "B Q h w"]:
-        return torch.einsum("bqd,bdhw->bqhw", self.queries, self.features) + self.bias
+        return torch.einsum("bqd,bdhw->bqhw", self.queries, self.features) + self._bias
+
+    @property
+    def _bias(self) -> Float[Tensor, "B Q 1 1"]:
+        return self.bias[..., None, None]
 
 
 class LayerOutputs(TypedDict):

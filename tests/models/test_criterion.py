@@ -111,7 +111,7 @@ def test_a_mask_that_is_right_and_sure_costs_little_and_its_opposite_much() -> N
     losses = []
     for sign in (1, -1):
         layer = random_outputs(1, 1)
-        layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), torch.full((1, 1, 1), 20.0 * sign), torch.zeros(1))
+        layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), torch.full((1, 1, 1), 20.0 * sign), torch.zeros(1, 1))
         torch.manual_seed(0)
         losses.append(detection_losses(layer, targets, torch.ones(()), groups=1))
     right, wrong = losses

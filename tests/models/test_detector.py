@@ -8,7 +8,7 @@ from rfdetr.config.model import ModelConfig
 from rfdetr.models.criterion import detection_losses, total_loss
 from rfdetr.models.detector import Detector
 from rfdetr.types import LayerOutputs, RawOutputs
-from tests.tiny import TINY, random_targets
+from tests.tiny import TINY, TINY_SEG, random_targets
 
 QUERIES, GROUPS = TINY.num_queries, TINY.group_detr
 
@@ -113,6 +113,18 @@ def test_the_decoder_does_not_train_the_selection(detector: Detector, images: Te
     selection = {name: p.grad for name, p in detector.named_parameters() if name.startswith("transformer.enc_o")}
     assert len(selection) == 12 * GROUPS
     assert all(gradient is None for gradient in selection.values())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [TINY, TINY_SEG], ids=["boxes", "masks"])
+def test_the_last_layer_alone_is_that_of_all_layers(config: ModelConfig, images: Tensor) -> None:
+    detector = Detector(config).eval()
+    everything, last = detector(images), detector(images, last_only=True)
+    assert everything.keys() - last.keys() == {"aux_outputs", "enc_outputs"}
+    assert torch.equal(last["pred_logits"], everything["pred_logits"])
+    assert torch.equal(last["pred_boxes"], everything["pred_boxes"])
+    if config.segmentation_head:
+        assert torch.equal(last["pred_masks"].dense(), everything["pred_masks"].dense())
 
 
 @torch.no_grad()

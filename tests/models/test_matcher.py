@@ -146,7 +146,7 @@ def test_of_queries_with_the_same_box_the_one_with_the_right_mask_is_matched() -
     # A single channel that is high inside the object: the query with the positive code draws the right mask.
     inside = target["masks"][:, 2::4, 2::4].float() * 2 - 1
     codes = torch.tensor([-1.0, 0.0, 5.0, 0.5]).view(1, 4, 1)
-    layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), codes, torch.zeros(1))
+    layer["pred_masks"] = MaskLogits(inside.unsqueeze(0), codes, torch.zeros(1, 4))
     (matches,) = match([layer], [target], groups=1)
     assert matches.query.tolist() == [2]
     without = MaskSupervision(mask_ce=0, mask_dice=0)
@@ -165,7 +165,7 @@ def test_costs_are_those_of_float32_under_autocast() -> None:
     """Sums over the points of a large object leave the range of float16."""
     targets = random_mask_targets([2])
     layer = with_masks(random_outputs(1, 6))
-    layer["pred_masks"] = replace(layer["pred_masks"], bias=torch.tensor([3e4]))
+    layer["pred_masks"] = replace(layer["pred_masks"], bias=torch.full((1, 6), 3e4))
     torch.manual_seed(0)
     (plain,) = match([layer], targets, groups=1)
     torch.manual_seed(0)

@@ -72,7 +72,7 @@ def test_a_threshold_keeps_what_scores_above_it() -> None:
 
 
 def test_masks_go_with_their_queries() -> None:
-    masks = MaskLogits(torch.ones(1, 1, 3, 3), torch.tensor([[[1.0], [2.0]]]), torch.zeros(1))
+    masks = MaskLogits(torch.ones(1, 1, 3, 3), torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 2))
     logits = torch.tensor([[[0.0, -1.0], [5.0, -5.0]]])
     (found,) = postprocess({"pred_logits": logits, "pred_boxes": torch.rand(1, 2, 4), "pred_masks": masks}, SIZE, 3)
     assert found.mask_logits is not None

@@ -10,12 +10,12 @@ from tests.tiny import TINY, TINY_SEG
 def random_masks() -> MaskLogits:
     random = torch.Generator().manual_seed(0)
     features, queries = torch.randn(2, 8, 5, 6, generator=random), torch.randn(2, 3, 8, generator=random)
-    return MaskLogits(features, queries, torch.tensor([0.5]))
+    return MaskLogits(features, queries, torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
 
 
 def test_a_mask_is_the_product_of_query_and_features() -> None:
     masks = random_masks()
-    expected = masks.queries[1, 2] @ masks.features[1, :, 4, 3] + 0.5
+    expected = masks.queries[1, 2] @ masks.features[1, :, 4, 3] + 0.6
     torch.testing.assert_close(masks.dense()[1, 2, 4, 3], expected)
 
 
@@ -39,10 +39,21 @@ def test_features_pass_one_more_block_for_each_layer() -> None:
     head = SegmentationHead(dim=32, dec_layers=2)
     level = torch.randn(2, 32, 8, 8)
     (first, second), of_encoder = head(level, [states(0), states(0)], states(0), (32, 32))
-    torch.testing.assert_close(of_encoder.features, head.spatial_features_proj(level))
-    torch.testing.assert_close(first.features, head.spatial_features_proj(head.blocks[0](level)))
-    torch.testing.assert_close(second.features, head.spatial_features_proj(head.blocks[1](head.blocks[0](level))))
+    torch.testing.assert_close(of_encoder.features, level)
+    torch.testing.assert_close(first.features, head.blocks[0](level))
+    torch.testing.assert_close(second.features, head.blocks[1](head.blocks[0](level)))
+
     assert torch.equal(first.queries, second.queries)
+
+
+def test_a_mask_is_the_product_of_projected_features_and_code() -> None:
+    head = SegmentationHead(dim=32, dec_layers=0)
+    head.load_state_dict({name: torch.randn_like(tensor) for name, tensor in head.state_dict().items()})
+    level = torch.randn(2, 32, 16, 16)
+    _, masks = head(level, [], states(0), (64, 64))
+    codes = head.query_features_proj(head.query_features_block(states(0)))
+    expected = torch.einsum("bqd,bdhw->bqhw", codes, head.spatial_features_proj(level)) + head.bias
+    torch.testing.assert_close(masks.dense(), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_each_layer_of_a_segmentation_model_has_masks() -> None:

@@ -107,7 +107,6 @@ def is_of(process: psutil.Process, group: int) -> bool:
 
 
 def main(path: Path) -> None:
-    torch.optim.AdamW([torch.zeros(1)])  # the first optimiser imports much: not in each life
     ends = []
     for life in json.loads(path.read_text()):
         reader, writer = os.pipe()

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from rfdetr.errors import TrainingError
+from rfdetr.training.checkpoints import copied
 from rfdetr.training.epoch import EMA, REGULAR
 from rfdetr.training.run import TrainingResult
 from rfdetr.training.run_dir import RunDir
@@ -49,6 +51,36 @@ def test_the_best_files_say_when_they_were_reached_and_with_which_metrics(finish
     total = load_checkpoint(finished.best_total)
     assert_same(total.weights, best[EMA].weights)
     assert_same(total.run, best[EMA].run)
+    assert finished.best_total.samefile(finished.best(EMA))
+
+
+def test_training_goes_on_beside_a_slow_disk_which_gets_the_state_as_it_was(
+    dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is not done with the first epoch before two steps of the second one are."""
+    train_tiny(dots, tmp_path / "quick", checkpoint_interval=1, **BRIEF)
+    is_done, fsync = threading.Event(), os.fsync
+
+    def wait_and_sync(file: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert is_done.wait(60)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", wait_and_sync)
+    with after_steps(7, end=is_done.set):
+        train_tiny(dots, tmp_path / "slow", checkpoint_interval=1, **BRIEF)
+    for name in ("checkpoint_1.pth", "checkpoint_2.pth", "checkpoint_best_ema.pth", "checkpoint_best_regular.pth"):
+        quick, slow = (load_checkpoint(tmp_path / run / name) for run in ("quick", "slow"))
+        assert_same(quick.weights, slow.weights)
+        assert_same(quick.run, slow.run)
+
+
+def test_what_a_file_has_twice_is_copied_once() -> None:
+    tensor = torch.arange(6.0)
+    copies = copied({"all": tensor, "part": [tensor.view(2, 3)[1]], "of": 7}, {})
+    tensor.zero_()
+    assert_same(copies, {"all": torch.arange(6.0), "part": [torch.tensor([3.0, 4.0, 5.0])], "of": 7})
+    assert copies["all"].untyped_storage().data_ptr() == copies["part"][0].untyped_storage().data_ptr()
 
 
 def test_a_file_system_without_links_gets_copies(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

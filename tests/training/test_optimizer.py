@@ -1,9 +1,16 @@
+import copy
+import subprocess
+import sys
+
 import pytest
+import torch
+from torch import nn
 
 from rfdetr.config.runs import TrainConfig
 from rfdetr.models.detector import Detector
 from rfdetr.training.optimizer import build_optimizer, parameter_groups
 
+from .stops import assert_same
 from .tiny import TINY
 
 CONFIG = TrainConfig(
@@ -49,3 +56,55 @@ def test_without_decays_there_are_the_rates_of_encoder_and_rest() -> None:
     config = CONFIG.replace(lr_component_decay=1.0, lr_vit_layer_decay=1.0)
     groups = parameter_groups(Detector(TINY).named_parameters(), TINY, config)
     assert {group.lr for group in groups} == {1.0, 2.0}
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+
+
+def test_training_does_without_the_compiler_of_torch() -> None:
+    """Importing it takes longer than some hundred small steps."""
+    code = (
+        "import sys, torch\n"
+        "import rfdetr.training.run\n"
+        "from rfdetr.training.optimizer import AdamW\n"
+        "weight = torch.ones(3, requires_grad=True)\n"
+        "optimizer = AdamW([weight], fused=True)\n"
+        "optimizer.zero_grad()\n"
+        "weight.sum().backward()\n"
+        "optimizer.step()\n"
+        "optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert run_python(code) == "False\n"
+
+
+def test_an_update_is_that_of_torch_to_the_last_bit() -> None:
+    """So is the state: each goes on from the other's."""
+    ours, theirs = (Detector(TINY) for _ in range(2))
+    own = build_optimizer(ours, TINY, CONFIG)
+    groups = [{**group, "params": parameters_like(group["params"], ours, theirs)} for group in own.param_groups]
+    other = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    for _ in range(2):
+        for _ in range(3):
+            learn(ours, own)
+            learn(theirs, other)
+        assert_same(ours.state_dict(), theirs.state_dict())
+        assert_same(own.state_dict(), other.state_dict())
+        states = [copy.deepcopy(optimizer.state_dict()) for optimizer in (own, other)]
+        own.load_state_dict(states[1])
+        other.load_state_dict(states[0])
+
+
+def parameters_like(parameters: list[nn.Parameter], module: nn.Module, twin: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the twin that have the same names."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [twin.get_parameter(names[id(parameter)]) for parameter in parameters]
+
+
+def learn(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    torch.stack(
+        [parameter.pow(3).sum() for parameter in module.parameters() if parameter.requires_grad]
+    ).sum().backward()
+    optimizer.step()

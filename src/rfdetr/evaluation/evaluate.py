@@ -129,7 +129,7 @@ def run_all(
             moved = on_device(batch, device)
             for name, detector in detectors.items():
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                    outputs = detector(moved.images, moved.padding_mask)
+                    outputs = detector(moved.images, moved.padding_mask, last_only=observe is None)
                 if observe:
                     observe(name, outputs, moved)
                 sizes = torch.stack([target["orig_size"] for target in batch.targets])

@@ -35,7 +35,6 @@ class OptimizedDetector:
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = ("bf16" if has_bf16 else "32") if settings.precision == "auto" else settings.precision
         self.batch_size = settings.batch_size
-        self._mask_bias = detector.segmentation_head.bias.detach().clone() if detector.segmentation_head else None
         program = kept_program(detector, self.batch_size)
         self._request = core.compile_model(program, "CPU", self._properties(openvino)).create_infer_request()
         self._lock = Lock()
@@ -54,9 +53,8 @@ class OptimizedDetector:
         passes = [self._run(part) for part in images.split(self.batch_size)]
         logits, boxes, *masks = (torch.cat(parts) for parts in zip(*passes, strict=True))
         outputs: LayerOutputs = {"pred_logits": logits, "pred_boxes": boxes}
-        if self._mask_bias is not None:
-            features, queries = masks
-            outputs["pred_masks"] = MaskLogits(features, queries, self._mask_bias)
+        if masks:
+            outputs["pred_masks"] = MaskLogits(*masks)
         return outputs
 
     def _run(self, images: Float[Tensor, "n N R R"]) -> list[Tensor]:

@@ -109,7 +109,7 @@ def _run(network: Network, images: Float[Tensor, "B N R R"]) -> LayerOutputs:
     if isinstance(network, OptimizedDetector):
         return network(images)
     with evaluating(network):
-        outputs: LayerOutputs = network(images)
+        outputs: LayerOutputs = network(images, last_only=True)
     return outputs
 
 

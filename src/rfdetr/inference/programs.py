@@ -35,9 +35,9 @@ class _LastLayer(nn.Module):
         self.detector = detector
 
     def forward(self, images: Float[Tensor, "B N R R"]) -> tuple[Tensor, ...]:
-        outputs = self.detector(images)
+        outputs = self.detector(images, last_only=True)
         masks = outputs.get("pred_masks")
-        of_masks = () if masks is None else (masks.features, masks.queries)
+        of_masks = () if masks is None else (masks.features, masks.queries, masks.bias)
         return outputs["pred_logits"], outputs["pred_boxes"], *of_masks
 
 

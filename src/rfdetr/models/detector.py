@@ -53,11 +53,13 @@ class Detector(nn.Module):
         self,
         images: Float[Tensor, "B N height width"],
         padding_mask: Bool[Tensor, "B height width"] | None = None,
+        last_only: bool = False,
     ) -> RawOutputs:
         """Predictions for normalised images whose height and width are multiples of `config.block_size`.
 
         `padding_mask` is True on padding (bottom and right). Q is min(num_queries, tokens), times the groups in
-        training mode; queries of a group are consecutive.
+        training mode; queries of a group are consecutive. `last_only` leaves out what none but losses read: the earlier
+        decoder layers and the encoder.
 
         Raises:
             ValueError: an image size that the windows do not divide, or a mask of another size.
@@ -73,6 +75,8 @@ class Detector(nn.Module):
         hs, reference, enc_outputs, tokens = self.transformer(
             memory, self.query_feat.weight, self.refpoint_embed.weight, groups
         )
+        if last_only:
+            return self._last(levels[0], hs[-1], reference, (height, width))
         layers = [self._predict(states, reference) for states in hs]
         if self.segmentation_head is not None:
             masks, enc_outputs["pred_masks"] = self.segmentation_head(levels[0], hs, tokens, (height, width))
@@ -80,6 +84,19 @@ class Detector(nn.Module):
                 layer["pred_masks"] = layer_masks
         *aux_outputs, last = layers
         return {**last, "aux_outputs": aux_outputs, "enc_outputs": enc_outputs}
+
+    def _last(
+        self,
+        level: Float[Tensor, "B D _ _"],
+        states: Float[Tensor, "B Q D"],
+        reference: Float[Tensor, "B Q 4"],
+        image_hw: tuple[int, int],
+    ) -> RawOutputs:
+        last = self._predict(states, reference)
+        outputs: RawOutputs = {"pred_logits": last["pred_logits"], "pred_boxes": last["pred_boxes"]}
+        if self.segmentation_head is not None:
+            outputs["pred_masks"] = self.segmentation_head.last(level, states, image_hw)
+        return outputs
 
     def _predict(self, states: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q 4"]) -> LayerOutputs:
         return {

@@ -76,7 +76,7 @@ def _weighted_mask_costs(
         count = max(1, height * width // supervision.point_sample_ratio)
         points = random.shared(count)
         features = logits_at(masks.features, points.expand(len(masks.features), -1, -1))
-        logits = masks.queries.float() @ features + masks.bias.float()
+        logits = masks.queries.float() @ features + masks.bias.float().unsqueeze(-1)
         per_layer.append([_image_mask_cost(*pair, points, supervision) for pair in zip(logits, targets, strict=True)])
     return [torch.stack(layers) for layers in zip(*per_layer, strict=True)]
 

@@ -41,7 +41,8 @@ class QueryBlock(nn.Module):
 class SegmentationHead(nn.Module):
     """Mask logits of every decoder layer, and of the selected tokens of the encoder.
 
-    The features pass one more block for each decoder layer; everything else is shared.
+    The features pass one more block for each decoder layer; everything else is shared. They are not projected: in the
+    product with a query's code the projection can as well be that of the code, and there are fewer codes than cells.
     """
 
     def __init__(self, dim: int, dec_layers: int) -> None:
@@ -60,15 +61,28 @@ class SegmentationHead(nn.Module):
         image_hw: tuple[int, int],
     ) -> tuple[list[MaskLogits], MaskLogits]:
         """Masks per decoder layer (states `hs`), and those of the encoder's `tokens`."""
+        first, *features = self._features(level, image_hw)
+        of_layers = [self._masks(own, states) for own, states in zip(features, hs, strict=True)]
+        return of_layers, self._masks(first, tokens)
+
+    def last(
+        self, level: Float[Tensor, "B D _ _"], states: Float[Tensor, "B Q D"], image_hw: tuple[int, int]
+    ) -> MaskLogits:
+        """Masks of the last decoder layer alone."""
+        return self._masks(self._features(level, image_hw)[-1], states)
+
+    def _features(
+        self, level: Float[Tensor, "B D _ _"], image_hw: tuple[int, int]
+    ) -> list[Float[Tensor, "B D height width"]]:
+        """At the size of masks: of the encoder, and after each block."""
         grid_hw = (image_hw[0] // MASK_STRIDE, image_hw[1] // MASK_STRIDE)
-        features = F.interpolate(level, grid_hw, mode="bilinear", align_corners=False)
-        of_encoder = self._masks(features, tokens)
-        of_layers = []
-        for block, states in zip(self.blocks, hs, strict=True):
-            features = block(features)
-            of_layers.append(self._masks(features, states))
-        return of_layers, of_encoder
+        features = [F.interpolate(level, grid_hw, mode="bilinear", align_corners=False)]
+        for block in self.blocks:
+            features.append(block(features[-1]))
+        return features
 
     def _masks(self, features: Float[Tensor, "B D h w"], states: Float[Tensor, "B Q D"]) -> MaskLogits:
-        queries = self.query_features_proj(self.query_features_block(states))
-        return MaskLogits(self.spatial_features_proj(features), queries, self.bias)
+        codes = self.query_features_proj(self.query_features_block(states))
+        projection = self.spatial_features_proj
+        queries = F.linear(codes, projection.weight.flatten(1).T)
+        return MaskLogits(features, queries, (codes * projection.bias).sum(dim=-1) + self.bias)

@@ -1,7 +1,9 @@
 """The memory of a device: how much of it this process may hold, and the most it has held."""
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
 
@@ -13,6 +15,8 @@ from rfdetr.host_memory import free_memory
 
 GIB = 2**30
 SECONDS_BETWEEN_LOOKS = 0.01
+# The kernel of Linux keeps the most that a process has held, and forgets it when "5" is written here (man 5 proc).
+FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
 def held_memory(device: torch.device) -> int:
@@ -38,27 +42,51 @@ def return_free_memory() -> None:
         trim(0)
 
 
+def forget_peak() -> bool:
+    """Let the kernel's count of the most that this process has held begin anew; False where it has none."""
+    try:
+        FORGET_PEAK.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def kernel_peak() -> int:
+    """The most bytes that this process has held since `forget_peak`."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise RuntimeError("/proc/self/status: no VmHWM, though the kernel can forget it")
+    return int(found[1]) * 1024
+
+
 class PeakMemory:
-    """Finds the most memory that this process holds on a device within a `with`."""
+    """Finds the most memory that this process holds on a device within a `with`.
+
+    On the CPU the kernel knows; where it does not, a thread looks again and again, and may miss what is held briefly.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.peak = 0
         self._is_over = Event()
-        self._thread = Thread(target=self._watch, daemon=True)
+        self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            return_free_memory()
+            return self
+        return_free_memory()
+        if self.device.type != "cpu" or not forget_peak():
+            self._thread = Thread(target=self._watch, daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_reserved(self.device)
+        elif self._thread is None:
+            self.peak = kernel_peak()
         else:
             self._is_over.set()
             self._thread.join()

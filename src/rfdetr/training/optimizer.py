@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -75,11 +76,25 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
         group.update(settings)
 
 
-def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101), fused, over everything that trains. Each group keeps its rate in `base_lr`."""
+class AdamW(torch.optim.AdamW):
+    """AdamW (arXiv:1711.05101) without torch's compiler.
+
+    torch hides the methods of its optimisers from its compiler by decorators that import it when they are first called:
+    seconds, and much memory. The functions below the decorators are the same.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> AdamW:
+    """AdamW, fused, over everything that trains. Each group keeps its rate in `base_lr`."""
     trained = ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
     groups = [
         {"params": group.parameters, "lr": group.lr, "base_lr": group.lr, "weight_decay": group.weight_decay}
         for group in parameter_groups(trained, model, config)
     ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)

@@ -17,7 +17,7 @@ from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.unreadable import of_all_processes
 from rfdetr.distributed import barrier, broadcast, gathered, rank_and_world_size
-from rfdetr.errors import Interrupted
+from rfdetr.errors import Interrupted, TrainingError
 from rfdetr.files import write_atomically, write_json
 from rfdetr.inference.predictor import predict
 from rfdetr.models.detector import Detector
@@ -86,6 +86,7 @@ def train(
                 while run.progress.epoch < config.epochs and not is_stalled(run.progress, config):
                     run.train_epoch()
                     run.close_epoch()
+                run.checkpoints.wait()
         except BaseException as error:
             run.close(failed=not isinstance(error, Interrupted))
             if isinstance(error, Interrupted):
@@ -187,9 +188,10 @@ class Run:
                 for batches in self.loader:
                     granted = self.step(batches, self._wishes)
                     self.display.advance()
+                    self.checkpoints.look()
                     if granted.note:
                         found = of_all_processes(self.loader.take_unreadable())
-                        self.unreadable.add(self.train_split, self._save, found)
+                        self.unreadable.add(self.train_split, self._save_now, found)
                     if granted.stop:
                         self._stop()
                     if self._is_due(granted):
@@ -247,7 +249,7 @@ class Run:
             self.device,
             compute_loss,
             self.signals.is_received,
-            partial(self.unreadable.replace, self.valid_split, self._save),
+            partial(self.unreadable.replace, self.valid_split, self._save_now),
         )
         if found is None:
             self._stop()
@@ -286,7 +288,7 @@ class Run:
             self.config,
             self.device,
             compute_loss,
-            note_unreadable=partial(self.unreadable.replace, split, self._save),
+            note_unreadable=partial(self.unreadable.replace, split, self._save_now),
         )
         if found is None:
             raise RuntimeError("nothing interrupts this evaluation")
@@ -299,8 +301,13 @@ class Run:
         return {**result.to_json(), "losses": losses} if self.config.compute_test_loss else result.to_json()
 
     def close(self, failed: bool = False) -> None:
-        if self.loggers:
-            self.loggers.close(failed)
+        try:
+            self.checkpoints.wait()
+        except TrainingError as error:  # the run has ended by another one, which counts
+            warn(str(error))
+        finally:
+            if self.loggers:
+                self.loggers.close(failed)
 
     def _best_metrics(self) -> dict[str, Any]:
         """Of the weights in `checkpoint_best_total.pth`: where none ever scored, the last regular ones."""
@@ -321,11 +328,16 @@ class Run:
         self.checkpoints.save()
         self._saved_at = time.monotonic()
 
+    def _save_now(self) -> None:
+        """And wait until it is written: what follows says that it is."""
+        self._save()
+        self.checkpoints.wait()
+
     def _stop(self) -> None:
         """Raises:
         Interrupted: always, after saving.
         """
-        self._save()
+        self._save_now()
         number = next((number for number in gathered(self.signals.received) if number), signal.SIGTERM)
         where = f"epoch {self.progress.epoch + 1}, step {self.progress.step_in_epoch} of {self.batches.steps_per_epoch}"
         say(
