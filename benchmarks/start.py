@@ -22,8 +22,8 @@ from sides import RESULT, median_ratio, spread, tell
 IMAGES = 40
 
 
-def first_step(dataset: Path, output: Path) -> None:
-    """Train, and tell when the first step is done; ours draws its first sheet of samples after it."""
+def first_step(side: str, dataset: Path, output: Path) -> None:
+    """Train, and tell when the first step is done. Ours is asked for no sheet of samples, which the other has not."""
     import rfdetr
 
     model = rfdetr.RFDETRNano(pretrain_weights=None, device="cpu", num_classes=4, resolution=384)
@@ -31,6 +31,7 @@ def first_step(dataset: Path, output: Path) -> None:
 
     register_optimizer_step_post_hook(lambda *_: tell(time.time()))
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 2, "grad_accum_steps": 1, "num_workers": 2, "seed": 0}
+    settings |= {"sample_interval": 0} if side == "ours" else {}
     model.train(dataset_dir=dataset, output_dir=output, tensorboard=False, multi_scale=False, **settings)
 
 
@@ -60,13 +61,13 @@ def seconds_to_result(command: list[str], environment: dict[str, str]) -> float:
     return float(told.removeprefix(RESULT)) - started
 
 
-def measure(python: str, what: str, folder: Path, environment: dict[str, str]) -> float:
+def measure(side: str, python: str, what: str, folder: Path, environment: dict[str, str]) -> float:
     if what == "import":
         return seconds_to_end([python, "-c", "import rfdetr"], environment)
     if what == "help":
         return seconds_to_end([str(Path(python).with_name("rfdetr")), "--help"], environment)
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        return seconds_to_result([python, __file__, "--serve", str(folder / "shapes"), output], environment)
+        return seconds_to_result([python, __file__, "--serve", side, str(folder / "shapes"), output], environment)
 
 
 def main() -> None:
@@ -74,10 +75,11 @@ def main() -> None:
     parser.add_argument("--other", help="a Python with the other package")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        first_step(*map(Path, given.serve))
+        side, *folders = given.serve
+        first_step(side, *map(Path, folders))
         return
     from rfdetr.data.synthetic import draw_dataset
 
@@ -91,7 +93,7 @@ def main() -> None:
             found: dict[str, list[float]] = {side: [] for side in pythons}
             for number in range(given.rounds + 1):
                 for side, python in pythons.items():
-                    seconds = measure(python, what, folder, environment)
+                    seconds = measure(side, python, what, folder, environment)
                     found[side] += [seconds] if number else []
             for side, seconds_of_rounds in found.items():
                 ratio = f"{median_ratio(found['other'], seconds_of_rounds):.1f}" if given.other else ""
