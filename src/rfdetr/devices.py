@@ -55,5 +55,6 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16; others are slower in it than in float32."""
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # from torch 2.11 on
+    # Older versions of torch do not tell.
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
