@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from supervision import Detections
 from torch.nn import functional
 
 from rfdetr.classes import ClassTable
-from rfdetr.inference.detections import Detections, named_detections, to_json, to_supervision
+from rfdetr.inference.detections import named_detections, to_json, to_supervision
 from rfdetr.types import Predictions
 
 CLASSES = ClassTable.from_categories([(7, "cat"), (9, "dog")])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from supervision import Detections
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig
 from rfdetr.errors import ConfigError, ImageError
-from rfdetr.inference.detections import Detections
 from rfdetr.inference.predictor import evaluating, predict, predict_each
 from rfdetr.inference.resizing import for_prediction
 from rfdetr.inference.sources import ImageSource

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from supervision import Detections
 
 from rfdetr.classes import ClassTable
-from rfdetr.inference.detections import Detections, named_detections
+from rfdetr.inference.detections import named_detections
 from rfdetr.report.draw import Panel, comparison, draw_detections
 from rfdetr.report.marks import PALETTE, PAPER, Color
 

@@ -4,11 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from supervision import Detections
 
 from rfdetr.classes import ClassTable
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.reading import read_split
-from rfdetr.inference.detections import Detections, named_detections
+from rfdetr.inference.detections import named_detections
 from rfdetr.masks import encode
 from rfdetr.report.ground_truth import pick_samples
 from rfdetr.report.marks import PALETTE

@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,13 +115,27 @@ def test_the_state_is_saved(settings: dict[str, Any], saved: int, dots: Path, tm
 # Files that cannot be written
 
 
+def is_saved(folder: Path, step: int) -> bool:
+    """All that a run of five steps per epoch has to write after this step, which it does beside the next ones."""
+    names = {path.name for path in folder.iterdir()}
+    wanted = {"checkpoint.pth"} | ({f"checkpoint_best_{kind}.pth" for kind in (REGULAR, EMA)} if step >= 5 else set())
+    if not wanted <= names or any(name.startswith(".") for name in names):
+        return False
+    run = load_checkpoint(folder / "checkpoint.pth").run
+    return run is not None and run["progress"]["step"] == step
+
+
 @contextmanager
-def after_a_step_the_disk_is_full(number: int, *, end: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """No file can grow beyond some kilobytes any more."""
+def after_a_step_the_disk_is_full(
+    number: int, folder: Path, saved: int, *, end: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """No file can grow beyond some kilobytes any more, as soon as the state after the step `saved` is written."""
     resource = pytest.importorskip("resource")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def fill() -> None:
+        while not is_saved(folder, saved):
+            time.sleep(0.01)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         end()
 
@@ -133,19 +148,20 @@ def after_a_step_the_disk_is_full(number: int, *, end: Callable[[], None] = lamb
 
 
 @pytest.mark.parametrize(
-    ("settings", "end", "last_step"),
+    ("settings", "step", "end", "last_step"),
     [
-        pytest.param({}, lambda: None, 5, id="at the end of an epoch"),
-        pytest.param({"checkpoint_every_steps": 1}, lambda: None, 6, id="within an epoch"),
-        pytest.param({}, terminate, 5, id="when stopped by a signal"),
+        pytest.param({}, 7, lambda: None, 5, id="at the end of an epoch"),
+        pytest.param({"checkpoint_every_steps": 1}, 7, lambda: None, 6, id="within an epoch"),
+        pytest.param({}, 7, terminate, 5, id="when stopped by a signal"),
+        pytest.param({"epochs": 1, "checkpoint_every_steps": 2}, 5, lambda: None, 4, id="in the last state of the run"),
     ],
 )
 def test_a_full_disk_ends_the_run_and_leaves_the_older_state(
-    settings: dict[str, Any], end: Callable[[], None], last_step: int, dots: Path, tmp_path: Path
+    settings: dict[str, Any], step: int, end: Callable[[], None], last_step: int, dots: Path, tmp_path: Path
 ) -> None:
     last = tmp_path / "checkpoint.pth"
-    with after_a_step_the_disk_is_full(7, end=end), pytest.raises(TrainingError) as caught:
-        train_tiny(dots, tmp_path, **BRIEF, **settings)
+    with after_a_step_the_disk_is_full(step, tmp_path, last_step, end=end), pytest.raises(TrainingError) as caught:
+        train_tiny(dots, tmp_path, **{**BRIEF, **settings})
     assert str(caught.value) == (
         f"{last}: cannot be written: File too large. "
         f"{last} holds an earlier state, complete: go on from it with resume='auto'"
@@ -154,6 +170,28 @@ def test_a_full_disk_ends_the_run_and_leaves_the_older_state(
     run = load_checkpoint(last).run
     assert run is not None
     assert run["progress"]["step"] == last_step
+
+
+def test_a_signal_while_the_last_state_is_written_cuts_nothing_off(
+    dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is left to do is to write, so the run ends as ever."""
+    is_done, fsync = threading.Event(), os.fsync
+
+    def signal_and_sync(file: int) -> None:
+        if is_done.is_set():
+            is_done.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", signal_and_sync)
+    with after_steps(10, end=is_done.set):
+        result, _ = train_tiny(dots, tmp_path, **BRIEF)
+    assert not is_done.is_set()
+    run = load_checkpoint(tmp_path / "checkpoint.pth").run
+    assert run is not None
+    assert run["progress"]["step"] == 10
+    assert load_checkpoint(result.best_checkpoint).weights
 
 
 def test_metrics_that_cannot_be_written_are_in_the_state(dots: Path, tmp_path: Path) -> None:

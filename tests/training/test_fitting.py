@@ -73,6 +73,15 @@ def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) ->
     assert needed == pytest.approx(held + 2 * HUNGER, abs=HUNGER / 2)
 
 
+def test_the_copy_that_a_checkpoint_is_written_from_counts(shapes: Path) -> None:
+    """With an average of the weights there is one more of them in memory, and one more in the copy."""
+    detector = hungry_detector()
+    detector.register_buffer("large", torch.zeros(HUNGER // 4))
+    trial, small = trial_on(shapes, detector), trial_on(shapes, detector, use_ema=False)
+    trial.needed(1)
+    assert trial.needed(1) - small.needed(1) == pytest.approx(2 * HUNGER, abs=HUNGER / 2)
+
+
 @pytest.mark.parametrize(
     ("room", "batch_size"), [(9999, 16), (1450, 16), (1449, 8), (599, 4), (100, 1), (99, 0), (0, 0)]
 )

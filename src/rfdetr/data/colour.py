@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from PIL import Image, ImageFilter
-from scipy.ndimage import gaussian_filter
 
 from rfdetr.config.recipes import Recipe
 from rfdetr.data.channels import Pixels, largest_value
@@ -85,6 +84,8 @@ def rescaled(pixels: Pixels, brightness: float, contrast: float) -> Pixels:
 def blurred(pixels: Pixels, sigma: float) -> Pixels:
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).filter(ImageFilter.GaussianBlur(sigma)))
+    from scipy.ndimage import gaussian_filter
+
     smooth: Pixels = gaussian_filter(pixels, (sigma, sigma, 0))
     return smooth
 

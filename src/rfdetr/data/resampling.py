@@ -36,7 +36,7 @@ def picture_hw(picture: Picture) -> tuple[int, int]:
 def picture_factor(picture: Picture, size_hw: tuple[int, int]) -> int:
     """By which a picture of this full size was reduced.
 
-    Picture at the right and lower edge may stand for less than a whole one: sizes alone would not give the scale.
+    Pixels at the right and lower edge may stand for less than a whole one: sizes alone would not give the scale.
     """
     height, width = picture_hw(picture)
     return max(1, round(max(size_hw[0] / height, size_hw[1] / width)))

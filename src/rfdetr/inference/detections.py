@@ -1,7 +1,10 @@
 """Predictions -> what users work with: supervision's Detections, and JSON."""
 
+from __future__ import annotations
+
 import warnings
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,14 +15,20 @@ from rfdetr.masks import encode
 from rfdetr.models.postprocess import full_size_masks
 from rfdetr.types import Predictions
 
-with warnings.catch_warnings():
-    # Its annotators are slower without OpenCV; the fields used here are not.
-    warnings.filterwarnings("ignore", message="OpenCV .* is not installed", category=UserWarning)
+if TYPE_CHECKING:
     from supervision import Detections
 
-__all__ = ["BACKGROUND", "Detections", "named_detections", "to_json", "to_supervision"]
-
 BACKGROUND = "__background__"
+
+
+@cache
+def detections_class() -> type[Detections]:
+    """supervision's, imported where there is something to show: it takes as long as the other imports of a training."""
+    with warnings.catch_warnings():
+        # Its annotators are slower without OpenCV; the fields used here are not.
+        warnings.filterwarnings("ignore", message="OpenCV .* is not installed", category=UserWarning)
+        from supervision import Detections
+    return Detections
 
 
 def to_supervision(predictions: Predictions, classes: ClassTable, size_hw: tuple[int, int]) -> Detections:
@@ -52,7 +61,7 @@ def named_detections(
     Logits that stand for no class (the last one; COCO's unused ids) are never a target: they are background.
     """
     names = classes.name_of
-    return Detections(
+    return detections_class()(
         xyxy=boxes_xyxy.astype(np.float32).reshape(-1, 4),
         mask=masks,
         class_id=class_ids.astype(np.int64),

@@ -1,11 +1,13 @@
 """Images in any form -> detections, in batches."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -16,13 +18,16 @@ from torch import Tensor, nn
 from rfdetr.classes import ClassTable
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.inference.ahead import map_ahead
-from rfdetr.inference.detections import Detections, to_supervision
+from rfdetr.inference.detections import to_supervision
 from rfdetr.inference.optimized import OptimizedDetector
 from rfdetr.inference.resizing import for_prediction
 from rfdetr.inference.sources import ImageSource, load
 from rfdetr.models.detector import Detector
 from rfdetr.models.postprocess import postprocess
 from rfdetr.types import LayerOutputs
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 Network: TypeAlias = Detector | OptimizedDetector
 # The detector's input on its device, and (height, width) of the original.

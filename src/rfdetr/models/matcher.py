@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rfdetr.boxes import cxcywh_to_xyxy, giou
@@ -157,6 +156,8 @@ def _assignments(costs: Sequence[np.ndarray], groups: int) -> list[list[_Pairs]]
 
 def _assign(cost: np.ndarray, groups: int) -> _Pairs:
     """For the costs [objects, queries] of one layer and image."""
+    from scipy.optimize import linear_sum_assignment
+
     size = cost.shape[1] // groups
     # With queries as rows, so that pairs come in their order.
     pairs = [linear_sum_assignment(own.T) for own in np.split(cost, groups, axis=1)]

@@ -1,14 +1,18 @@
 """Detections on images, and truth beside prediction on one sheet."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rfdetr.inference.detections import Detections
 from rfdetr.report.marks import DARK, PAPER, Mark, draw_marks, mark_of
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 GAP = 12
 

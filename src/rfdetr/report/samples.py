@@ -1,6 +1,9 @@
 """Some images of a split with what a detector finds on them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -8,9 +11,12 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.images import to_eight_bits
 from rfdetr.data.resampling import Picture
 from rfdetr.errors import ImageError
-from rfdetr.inference.detections import Detections, named_detections
+from rfdetr.inference.detections import named_detections
 from rfdetr.report.draw import Panel, comparison
 from rfdetr.report.ground_truth import caption, small_picture, truth
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 def sample_sheet(

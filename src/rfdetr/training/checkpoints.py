@@ -127,6 +127,16 @@ class Checkpoints:
         return Checkpoint(detector.state_dict(), detector.config, self.classes, self.config.plain(), run)
 
 
+def state_bytes(detector: Detector, config: TrainConfig) -> int:
+    """Of the state of a run, on the disk, and in memory while it is written: weights, moments, average."""
+    trained = sum(parameter.nbytes for parameter in detector.parameters() if parameter.requires_grad)
+    return (1 + config.use_ema) * weights_bytes(detector) + 2 * trained
+
+
+def weights_bytes(detector: Detector) -> int:
+    return sum(tensor.nbytes for tensor in detector.state_dict().values())
+
+
 def _copies_on_host(files: Mapping[Path, Checkpoint]) -> dict[Path, Checkpoint]:
     """The same with tensors that no step changes; what the files have in common is copied once."""
     storages: dict[int, torch.UntypedStorage] = {}

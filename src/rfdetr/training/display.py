@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 from tqdm import tqdm
 
 from rfdetr.config.runs import TrainConfig
@@ -60,8 +58,11 @@ class Bar:
     def __init__(self, style: str, title: str, steps: int) -> None:
         self._open = ExitStack()
         if style == "rich":
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            progress = self._open.enter_context(RichProgress(*columns, transient=True))
+            from rich import progress as rich
+
+            shown = (rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeRemainingColumn())
+            columns = (rich.TextColumn("{task.description}"), *shown)
+            progress = self._open.enter_context(rich.Progress(*columns, transient=True))
             task = progress.add_task(title, total=steps)
             self._advance: Callable[[], object] = lambda: progress.advance(task)
         else:

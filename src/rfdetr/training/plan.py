@@ -12,6 +12,7 @@ from rfdetr.console import size_words
 from rfdetr.data.annotations import Annotations
 from rfdetr.devices import autocast_dtype
 from rfdetr.models.detector import Detector
+from rfdetr.training.checkpoints import state_bytes, weights_bytes
 from rfdetr.training.loggers import SERVICES
 from rfdetr.training.optimizer import parameter_groups
 from rfdetr.training.run_dir import RunDir
@@ -103,7 +104,7 @@ def make_plan(
         valid_images=len(valid_split),
         sizes=training_sizes(detector.config, config),
         steps_per_epoch=batches.steps_per_epoch,
-        files=_files(detector, sum(tensor.nbytes for tensor in trained.values()), config),
+        files=_files(detector, config),
         free_disk=_free_disk(Path(config.output_dir)),
     )
 
@@ -120,14 +121,17 @@ def _rates(
     return {part: (min(values), max(values)) for part, values in rates.items() if values}
 
 
-def _files(detector: Detector, trained_bytes: int, config: TrainConfig) -> list[Files]:
-    weights = sum(tensor.nbytes for tensor in detector.state_dict().values())
-    state = weights + 2 * trained_bytes + config.use_ema * weights
+def _files(detector: Detector, config: TrainConfig) -> list[Files]:
+    """Without those that are second names: the numbered one of the last epoch, and the better of the best."""
     interval, run_dir = config.checkpoint_interval, RunDir(Path())
     files = [
-        Files(str(run_dir.last), 1, state),
-        Files(f"{run_dir.numbered(interval)}, every {interval} epochs", config.epochs // interval, state),
-        Files("checkpoint_best_*.pth", 2 + config.use_ema, weights),
+        Files(str(run_dir.last), 1, state_bytes(detector, config)),
+        Files(
+            f"{run_dir.numbered(interval)}, every {interval} epochs",
+            (config.epochs - 1) // interval,
+            state_bytes(detector, config),
+        ),
+        Files("checkpoint_best_*.pth", 1 + config.use_ema, weights_bytes(detector)),
     ]
     return [one for one in files if one.count]
 
