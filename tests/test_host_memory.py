@@ -1,4 +1,5 @@
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -80,4 +81,15 @@ def test_inside_freed_memory_is_not_faulted_in_again() -> None:
         page_faults(1, size)
         inside = page_faults(10, size)
     assert inside < outside / 5
+    assert page_faults(10, size) > 5 * inside
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+def test_of_several_that_overlap_the_last_one_ends_it() -> None:
+    size = 100 * 2**20
+    with ExitStack() as second:
+        with freed_memory_kept():
+            second.enter_context(freed_memory_kept())
+        page_faults(1, size)
+        inside = page_faults(10, size)
     assert page_faults(10, size) > 5 * inside

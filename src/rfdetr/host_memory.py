@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import psutil
 
@@ -51,23 +52,34 @@ _MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD = -3, 32 << 20
 _LARGEST_KEPT = 128 << 20
 
 
+# Who is in `freed_memory_kept` now.
+_keepers: set[object] = set()
+_keepers_change = Lock()
+
+
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Inside, large pieces of memory that are freed stay with this process for the next ones.
 
     Otherwise the C library gives them back, and every training step faults its tensors in anew, 4 KiB at a time: a
-    tenth of the step. Only glibc can do that; elsewhere nothing changes. It is of the whole process, and of
-    several that overlap ends with the first.
+    tenth of the step. Only glibc can do that; elsewhere nothing changes. It is of the whole process, until the last of
+    several that overlap ends.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt"):
         yield
         return
-    library.mallopt(_TRIM_THRESHOLD, -1)  # never
-    library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+    keeper = object()
+    with _keepers_change:
+        _keepers.add(keeper)
+        library.mallopt(_TRIM_THRESHOLD, -1)  # never
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
     try:
         yield
     finally:
-        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
-        library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD)
-        library.malloc_trim(0)
+        with _keepers_change:
+            _keepers.remove(keeper)
+            if not _keepers:
+                library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+                library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD)
+                library.malloc_trim(0)
