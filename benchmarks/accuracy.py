@@ -4,8 +4,8 @@
 
 Each side runs `train()` in a process of its own, one after the other, from the same random weights (a checkpoint that
 both open). The clock starts with the process; the accuracy of an epoch counts from when its row is in metrics.csv.
-The rate is constant, so that more epochs go on where fewer end: ours gets half as many again, in case that it needs
-them for the other's final accuracy. All else is compared after the same number of epochs.
+The rate is constant, so that more epochs go on where fewer end: ours gets half as many again, in case it needs them
+for the other's final accuracy. All else is compared after the same number of epochs.
 """
 
 import argparse
@@ -27,6 +27,7 @@ RECIPE: dict[str, Any] = {
     "grad_accum_steps": 1,
     "lr": 2e-4,
     "lr_encoder": 2e-4,
+    "lr_drop": 1000,
     "lr_vit_layer_decay": 1.0,
     "lr_component_decay": 1.0,
     "multi_scale": False,

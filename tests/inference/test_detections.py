@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -117,3 +119,27 @@ def test_masks_in_json_are_readable_by_pycocotools(size_hw: tuple[int, int]) -> 
 def test_no_detections_are_no_rows_in_json() -> None:
     for predictions in (NOTHING, with_masks(NOTHING)):
         assert to_json("a.jpg", to_supervision(predictions, CLASSES, SIZE_HW)) == {"image": "a.jpg", "detections": []}
+
+
+FIRST = """
+import sys, warnings
+from rfdetr.data.pillow import QUIET
+from rfdetr.inference.detections import detections_class
+
+class Reader:
+    def find_spec(self, name, *_):
+        if name == "supervision":
+            QUIET.__exit__(None, None, None)
+
+before = list(warnings.filters)
+sys.meta_path.insert(0, Reader())
+QUIET.__enter__()
+detections_class()
+print(warnings.filters == before)
+"""
+
+
+def test_the_first_detections_leave_warnings_as_they_were() -> None:
+    """Also where another thread that reads a picture is done in the middle of the import."""
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "True\n"

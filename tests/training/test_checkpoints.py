@@ -115,6 +115,13 @@ def test_the_state_is_saved(settings: dict[str, Any], saved: int, dots: Path, tm
 # Files that cannot be written
 
 
+def wait_until_saved(folder: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while not is_saved(folder, step):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def is_saved(folder: Path, step: int) -> bool:
     """All that a run of five steps per epoch has to write after this step, which it does beside the next ones."""
     names = {path.name for path in folder.iterdir()}
@@ -134,8 +141,7 @@ def after_a_step_the_disk_is_full(
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def fill() -> None:
-        while not is_saved(folder, saved):
-            time.sleep(0.01)
+        wait_until_saved(folder, saved)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         end()
 
@@ -176,18 +182,22 @@ def test_a_signal_while_the_last_state_is_written_cuts_nothing_off(
     dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that is left to do is to write, so the run ends as ever."""
-    is_done, fsync = threading.Event(), os.fsync
+    is_last, fsync = threading.Event(), os.fsync
+
+    def begin_last() -> None:
+        wait_until_saved(tmp_path, 5)
+        is_last.set()
 
     def signal_and_sync(file: int) -> None:
-        if is_done.is_set():
-            is_done.clear()
+        if is_last.is_set() and threading.current_thread() is not threading.main_thread():
+            is_last.clear()
             os.kill(os.getpid(), signal.SIGTERM)
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", signal_and_sync)
-    with after_steps(10, end=is_done.set):
+    with after_steps(10, end=begin_last):
         result, _ = train_tiny(dots, tmp_path, **BRIEF)
-    assert not is_done.is_set()
+    assert not is_last.is_set()
     run = load_checkpoint(tmp_path / "checkpoint.pth").run
     assert run is not None
     assert run["progress"]["step"] == 10

@@ -11,8 +11,10 @@ from rfdetr.distributed import process_group, world_of_environment
 from rfdetr.errors import ConfigError
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
+from rfdetr.training.checkpoints import copy_bytes
 from rfdetr.training.fitting import Trial, fitting_batch_size, largest_within
 from rfdetr.training.memory import held_memory, return_free_memory
+from rfdetr.training.setup import in_training
 
 from .tiny import CPU, tiny_config, tiny_detector
 
@@ -80,6 +82,19 @@ def test_the_copy_that_a_checkpoint_is_written_from_counts(shapes: Path) -> None
     trial, small = trial_on(shapes, detector), trial_on(shapes, detector, use_ema=False)
     trial.needed(1)
     assert trial.needed(1) - small.needed(1) == pytest.approx(2 * HUNGER, abs=HUNGER / 2)
+
+
+def test_of_what_is_frozen_a_checkpoint_has_the_weights_alone(shapes: Path) -> None:
+    detector = tiny_detector(4)
+    encoder = sum(parameter.nbytes for parameter in detector.backbone.vit.parameters() if parameter.requires_grad)
+    sizes = []
+    frozen = {"freeze_encoder": True, "lr_encoder": 1.5e-4, "lr_vit_layer_decay": 0.8}  # rates have to be the defaults
+    for settings in ({}, frozen):
+        config = tiny_config(shapes, shapes / "unused", **settings)
+        with in_training(detector, config, CPU):
+            sizes.append(copy_bytes(detector, config, CPU))
+    assert sizes[0] - sizes[1] == 2 * encoder
+    assert copy_bytes(detector, config, torch.device("cuda")) == 0
 
 
 @pytest.mark.parametrize(

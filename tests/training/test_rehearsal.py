@@ -56,7 +56,7 @@ def test_the_report_has_a_line_for_each_part(rehearsed: Rehearsal) -> None:
         r"            checkpoint_best_\*.pth: 2 x 1 MiB",
         rf"rehearsed   batch of 4 with 18 objects, the most, at 224 pixels: {number} s; usual ones at 160: {number} s",
         rf"loading     {number} s per image, in 2 processes of its own \(num_workers\)(; training waits for it)?",
-        rf"memory      about {number} .iB of {number} GiB, evaluation included",
+        rf"memory      about {number} .iB of {number} GiB, evaluation and saving included",
         rf"time        about {number} s per step, {number} s per epoch, {number} s per evaluation: \d+s in all",
     ]
     for line, pattern in zip(lines[9:], patterns, strict=True):

@@ -1,4 +1,4 @@
-"""Settings of Pillow that hold for all of a program, changed while a file is read: any number of threads may do so."""
+"""Settings that hold for all of a program, changed while a file is read: any number of threads may do so."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,6 +48,6 @@ def _unlimited() -> Iterator[None]:
 
 
 QUIET = _Shared(_quiet)
-"""Pillow warns about oddities (metadata, large sizes) of files that it can read all the same."""
+"""No warnings: Pillow's, for one, are about oddities (metadata, large sizes) of files that it can read all the same."""
 UNLIMITED = _Shared(_unlimited)
 """For those who look at the size of a picture themselves."""

@@ -128,9 +128,14 @@ class Checkpoints:
 
 
 def state_bytes(detector: Detector, config: TrainConfig) -> int:
-    """Of the state of a run, on the disk, and in memory while it is written: weights, moments, average."""
+    """Of the state of a run: weights, moments, average. The detector is as `in_training` makes it."""
     trained = sum(parameter.nbytes for parameter in detector.parameters() if parameter.requires_grad)
     return (1 + config.use_ema) * weights_bytes(detector) + 2 * trained
+
+
+def copy_bytes(detector: Detector, config: TrainConfig, device: torch.device) -> int:
+    """Of the copy that a state is written from while training goes on, where that shares the memory of the host."""
+    return 0 if device.type == "cuda" else state_bytes(detector, config)
 
 
 def weights_bytes(detector: Detector) -> int:

@@ -13,7 +13,7 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.errors import ConfigError
 from rfdetr.models.detector import Detector
-from rfdetr.training.checkpoints import state_bytes
+from rfdetr.training.checkpoints import copy_bytes
 from rfdetr.training.memory import GIB, PeakMemory, held_memory, usable_memory
 from rfdetr.training.rehearsal import densest_steps, evaluate_few, on_stage, remedies
 
@@ -80,8 +80,7 @@ class Trial:
         with PeakMemory(self.device) as memory, on_stage(self.detector, self.train_split, config, self.device) as step:
             densest_steps(step, self.train_split)
             evaluate_few(step, self.valid_split, devices=1)
-            # The state is written from a copy, on the host, while training goes on.
-            copy = state_bytes(self.detector, config) if self.device.type == "cpu" else 0
+            copy = copy_bytes(step.detector, config, self.device)
         return memory.peak + copy
 
     def on_card(self) -> tuple[int, int]:

@@ -122,7 +122,10 @@ def _rates(
 
 
 def _files(detector: Detector, config: TrainConfig) -> list[Files]:
-    """Without those that are second names: the numbered one of the last epoch, and the better of the best."""
+    """Without those that are second names: the numbered one of the last epoch, and the better of the best.
+
+    File systems without links have these as well. A file that is replaced is there twice for a moment.
+    """
     interval, run_dir = config.checkpoint_interval, RunDir(Path())
     files = [
         Files(str(run_dir.last), 1, state_bytes(detector, config)),

@@ -21,6 +21,7 @@ from rfdetr.data.loading import TrainingDataset
 from rfdetr.errors import ConfigError
 from rfdetr.evaluation.evaluate import run_all
 from rfdetr.models.detector import Detector
+from rfdetr.training.checkpoints import copy_bytes
 from rfdetr.training.display import duration
 from rfdetr.training.epoch import EMA, REGULAR
 from rfdetr.training.memory import PeakMemory, usable_memory
@@ -87,7 +88,10 @@ class Rehearsal:
                 f"{_seconds(self.densest_seconds)}; usual ones at {self.usual_size}: {_seconds(self.usual_seconds)}",
             ),
             ("loading", self._loading_words()),
-            ("memory", f"about {size_words(self.memory)} of {size_words(self.usable_memory)}, evaluation included"),
+            (
+                "memory",
+                f"about {size_words(self.memory)} of {size_words(self.usable_memory)}, evaluation and saving included",
+            ),
             (
                 "time",
                 f"about {_seconds(self.step_seconds)} per step, {_seconds(self.epoch_seconds)} per epoch, "
@@ -160,6 +164,7 @@ def _rehearse(
         spread = np.linspace(0, len(samples) - 1, int(config.batch_size) + 2)[1:-1].round().astype(int)
         usual_seconds = measure(step, collate([samples[index] for index in spread]))
         evaluation_seconds = evaluate_few(step, valid_split, devices)
+        copy_of_state = copy_bytes(step.detector, config, device)
     return Rehearsal(
         plan=plan,
         densest_objects=objects,
@@ -169,7 +174,7 @@ def _rehearse(
         loading_seconds=loading_seconds,
         step_seconds=_step_seconds(usual_seconds, loading_seconds, config, device),
         evaluation_seconds=evaluation_seconds,
-        memory=memory.peak,
+        memory=memory.peak + copy_of_state,
         usable_memory=usable,
     )
 
