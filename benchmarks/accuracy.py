@@ -6,6 +6,10 @@ Each side runs `train()` in a process of its own, one after the other, from the 
 both open). The clock starts with the process; the accuracy of an epoch counts from when its row is in metrics.csv.
 The rate is constant, so that more epochs go on where fewer end: ours gets half as many again, in case it needs them
 for the other's final accuracy. All else is compared after the same number of epochs.
+
+`--same-batches` is another question: whether both learn the same. Then the other gets the very pictures and boxes that
+ours sees, in their order, so that chance has no part in the difference (and the seconds of the other say little, as it
+neither reads nor augments). The mean loss of each epoch is told, too.
 """
 
 import argparse
@@ -17,8 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rfdetr.config.model import ModelConfig
 
 METRIC = "val/ema_mAP_50_95"
 RECIPE: dict[str, Any] = {
@@ -27,7 +35,6 @@ RECIPE: dict[str, Any] = {
     "grad_accum_steps": 1,
     "lr": 2e-4,
     "lr_encoder": 2e-4,
-    "lr_drop": 1000,
     "lr_vit_layer_decay": 1.0,
     "lr_component_decay": 1.0,
     "multi_scale": False,
@@ -50,15 +57,65 @@ def serve(side: str, settings: dict[str, Any]) -> None:
 
     shape, run = settings["shape"], settings["run"]
     model = rfdetr.RFDETRNano(device="cpu", **shape)
+    if side == "other" and settings["batches"]:
+        replace_batches(settings["batches"])
+        run |= {"pack_targets": False}
     model.train(**run, **OURS.get(side, {}))
 
 
-def rows(file: Path) -> list[tuple[int, float]]:
-    """Epoch and accuracy, as far as they are known."""
+def record_batches(model: "ModelConfig", run: dict[str, Any], file: Path) -> None:
+    """What ours sees in a run: of each step the normalised images, and the boxes and classes of each."""
+    import torch
+
+    from rfdetr.config.runs import TrainConfig
+    from rfdetr.data.collation import on_device
+    from rfdetr.data.reading import read_split
+    from rfdetr.training.setup import epoch_batches, open_loader
+
+    config, device = TrainConfig(**run), torch.device("cpu")
+    split = read_split(run["dataset_dir"], "train")
+    order = epoch_batches(split, model, config, run["seed"])
+    loader = open_loader(split, order, model, config, device)
+    steps = []
+    for order.epoch in range(config.epochs):
+        for (raw,) in loader:
+            batch = on_device(raw, device)
+            steps.append((batch.images, [(target["boxes"], target["labels"]) for target in batch.targets]))
+    torch.save(steps, file)
+
+
+def replace_batches(file: str) -> None:
+    """Train the other package on recorded batches: its own ones lend the form."""
+    import torch
+
+    from rfdetr.training import RFDETRDataModule
+
+    steps = iter(torch.load(file))
+    own_loader = RFDETRDataModule.train_dataloader
+
+    class Recorded:
+        def __init__(self, loader: Any) -> None:
+            self.loader = loader
+
+        def __len__(self) -> int:
+            return len(self.loader)
+
+        def __iter__(self) -> Iterator[Any]:
+            for samples, targets in self.loader:
+                samples.tensors, objects = next(steps)
+                for target, (boxes, labels) in zip(targets, objects, strict=True):
+                    target |= {"boxes": boxes, "labels": labels.to(target["labels"].dtype)}
+                yield samples, targets
+
+    RFDETRDataModule.train_dataloader = lambda module: Recorded(own_loader(module))
+
+
+def column(file: Path, name: str) -> list[float]:
+    """Of each epoch, as far as they are known."""
     if not file.exists():
         return []
     with file.open(newline="") as lines:
-        return [(int(float(row["epoch"])), float(row[METRIC])) for row in csv.DictReader(lines) if row.get(METRIC)]
+        return [float(row[name]) for row in csv.DictReader(lines) if row.get(name)]
 
 
 def follow(python: str, side: str, settings: dict[str, Any], log: Path) -> list[tuple[float, float]]:
@@ -71,8 +128,8 @@ def follow(python: str, side: str, settings: dict[str, Any], log: Path) -> list[
         )
         while process.poll() is None:
             time.sleep(0.2)
-            seen += [(time.perf_counter() - started, found) for _, found in rows(metrics)[len(seen) :]]
-    seen += [(time.perf_counter() - started, found) for _, found in rows(metrics)[len(seen) :]]
+            seen += [(time.perf_counter() - started, found) for found in column(metrics, METRIC)[len(seen) :]]
+    seen += [(time.perf_counter() - started, found) for found in column(metrics, METRIC)[len(seen) :]]
     if process.returncode:
         raise SystemExit(f"{side}: ended with {process.returncode}\n{log.read_text()[-3000:]}")
     return seen
@@ -90,6 +147,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=192)
     parser.add_argument("--num-queries", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
+    parser.add_argument("--same-batches", action="store_true", help="the other learns from the batches of ours")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sides", nargs="+", default=["other", *OURS])
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
@@ -107,15 +165,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for seed in given.seeds:
             weights = Path(temporary) / f"{seed}.pth"
-            rfdetr.RFDETRNano(pretrain_weights=None, device="cpu", num_classes=3, init_seed=seed, **shape).save(weights)
+            model = rfdetr.RFDETRNano(pretrain_weights=None, device="cpu", num_classes=3, init_seed=seed, **shape)
+            model.save(weights)
+            run = RECIPE | {"dataset_dir": str(given.data), "seed": seed, "epochs": given.epochs}
+            batches = Path(temporary) / f"{seed}.pt" if given.same_batches else None
+            if batches:
+                record_batches(model.detector.config, run, batches)
             goal, whole = float("nan"), float("nan")
             for side in given.sides:
-                epochs = given.epochs if side == "other" else round(MORE * given.epochs)
+                epochs = given.epochs if side == "other" or batches else round(MORE * given.epochs)
                 folder = Path(temporary) / f"{side}-{seed}"
-                run = RECIPE | {"dataset_dir": str(given.data), "output_dir": str(folder), "seed": seed}
                 settings = {
                     "shape": shape | {"pretrain_weights": str(weights), "num_classes": 3},
-                    "run": run | {"epochs": epochs},
+                    "run": run | {"epochs": epochs, "output_dir": str(folder)},
+                    "batches": batches and str(batches),
                     "threads": given.threads,
                 }
                 python = given.other if side == "other" else sys.executable
@@ -129,7 +192,9 @@ def main() -> None:
                     f"| {seed} | {side} | {seconds:.0f} | {reached:.4f} | {needed:.0f} | {needed / whole:.2f} |",
                     flush=True,
                 )
-                print("  " + ", ".join(f"{s:.0f} s: {m:.3f}" for s, m in seen), file=sys.stderr, flush=True)
+                losses = column(folder / "metrics.csv", "train/loss")
+                epochs_told = (f"{s:.0f} s: loss {x:.3f}, {m:.3f}" for (s, m), x in zip(seen, losses, strict=True))
+                print("  " + "; ".join(epochs_told), file=sys.stderr, flush=True)
     for side, found in final.items():
         mean, low, high = (f"{number:.4f}" for number in (statistics.mean(found), min(found), max(found)))
         print(f"{side}: mAP after {given.epochs} epochs {mean}, from {low} to {high}")
