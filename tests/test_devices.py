@@ -26,6 +26,25 @@ def test_cuda_where_there_is_none(name: str) -> None:
     assert str(caught.value) == f"device: '{name}' asked for, but torch sees no CUDA device here. Use device='cpu'"
 
 
+@pytest.mark.parametrize(
+    ("local_rank", "found"),
+    [
+        pytest.param(1, "cuda:1", id="its own"),
+        pytest.param(2, "cuda", id="it sees others than those of the machine"),
+    ],
+)
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(
+    local_rank: int, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device(None) == torch.device("cuda")
+    world = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": 4, "MASTER_PORT": 29500}
+    for name, value in {**world, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    assert pick_device(None) == torch.device(found)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_cuda_device_beyond_the_last() -> None:

@@ -1,8 +1,12 @@
 """Which device, and which number format it is fast at."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
 from rfdetr.config.values import Precision
+from rfdetr.distributed import world_of_environment
 from rfdetr.errors import ConfigError
 
 
@@ -10,11 +14,11 @@ def pick_device(name: str | None) -> torch.device:
     """The named device, or the best there is.
 
     Raises:
-        ConfigError: the named device is not on this machine.
+        ConfigError: the named device is not on this machine, or the environment says only half of this process's place.
     """
     if name is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -24,6 +28,14 @@ def pick_device(name: str | None) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' asked for, but this machine has none. Use device='cpu'")
     return device
+
+
+def _own_gpu() -> torch.device:
+    """That of this process, where torchrun or srun has started one for each; the first would not hold all of them."""
+    world = world_of_environment()
+    if world is None or not world.local_rank < torch.cuda.device_count():
+        return torch.device("cuda")
+    return torch.device("cuda", world.local_rank)
 
 
 def training_device(name: str, accelerator: str = "auto") -> torch.device:
@@ -40,6 +52,11 @@ def training_device(name: str, accelerator: str = "auto") -> torch.device:
     if not found:
         raise ConfigError(f"accelerator: {accelerator!r} asked for, but this machine has none. Use accelerator='cpu'")
     return pick_device(name if torch.device(name).type in found else found[0])
+
+
+def as_current(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, torch takes this GPU where nobody names one, as its loaders do; else they would open the first one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

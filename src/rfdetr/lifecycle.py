@@ -29,6 +29,7 @@ from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
 from rfdetr.report.dataset_check import brief
 from rfdetr.training.fitting import fitting_batch_size
+from rfdetr.training.memory import return_gpu_memory
 from rfdetr.training.placement import check_machine
 from rfdetr.training.rehearsal import Rehearsal, rehearse
 from rfdetr.training.run import TrainingResult, train
@@ -180,6 +181,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     devices = check_machine(config, settings, world)
     if world is None and len(devices) > 1:
         on_host = replace(model, detector=model.detector.cpu(), optimized=None)
+        return_gpu_memory()
         try:
             trained, result = run_in_processes(len(devices), train_model, on_host, settings, config)
         finally:

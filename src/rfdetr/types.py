@@ -27,6 +27,7 @@ class MaskLogits:
     """The masks of all queries as a product, of which only what is needed is computed.
 
     Query q of image b has the logit `queries[b, q] . features[b, :, y, x] + bias[b, q]` at cell (y, x) of the grid.
+    In mixed precision features may be float32 where queries are not, as on a GPU: the product is that of the features.
     """
 
     features: Float[Tensor, "B D h w"]
@@ -35,11 +36,12 @@ class MaskLogits:
 
     def of(self, image: int, queries: Int[Tensor, "N"]) -> Float[Tensor, "N h w"]:
         """The masks of some queries of one image."""
-        products = torch.einsum("nd,dhw->nhw", self.queries[image, queries], self.features[image])
+        chosen = self.queries[image, queries].to(self.features.dtype)
+        products = torch.einsum("nd,dhw->nhw", chosen, self.features[image])
         return products + self._bias[image, queries]
 
     def dense(self) -> Float[Tensor, "B Q h w"]:
-        return torch.einsum("bqd,bdhw->bqhw", self.queries, self.features) + self._bias
+        return torch.einsum("bqd,bdhw->bqhw", self.queries.to(self.features.dtype), self.features) + self._bias
 
     @property
     def _bias(self) -> Float[Tensor, "B Q 1 1"]:

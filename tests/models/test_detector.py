@@ -152,9 +152,10 @@ def test_the_mask_concerns_only_the_images_that_have_padding(detector: Detector,
 
 
 def test_one_seed_gives_one_detector_and_leaves_the_global_random_state_alone() -> None:
-    before = torch.get_rng_state()
+    before, of_gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
     first, same, other = (Detector(TINY, seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, torch.cuda.get_rng_state_all(), of_gpus))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["class_embed.weight"], other["class_embed.weight"])
 

@@ -18,3 +18,10 @@ def test_from_a_gpu_it_is_what_was_computed_before() -> None:
     copy = OnHost(tensor @ tensor)
     tensor.zero_()
     assert (copy.read() == 1000).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_from_a_gpu_that_is_not_the_current_one_as_well() -> None:
+    tensor = torch.ones(4000, 4000, device="cuda:1")
+    assert (OnHost(tensor @ tensor).read() == 4000).all()

@@ -25,6 +25,18 @@ def test_masks_of_some_queries_are_those_of_all() -> None:
     assert masks.of(0, torch.empty(0, dtype=torch.long)).shape == (0, 5, 6)
 
 
+def test_features_of_another_precision_decide() -> None:
+    """On a GPU mixed precision leaves them in float32, and what reads masks afterwards is outside of it."""
+    exact = random_masks()
+    mixed = MaskLogits(exact.features, exact.queries.bfloat16(), exact.bias.bfloat16())
+    for found, expected in (
+        (mixed.dense(), exact.dense()),
+        (mixed.of(1, torch.tensor([2])), exact.of(1, torch.tensor([2]))),
+    ):
+        assert found.dtype is torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=0.05)
+
+
 def states(seed: int) -> Tensor:
     return torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(seed))
 

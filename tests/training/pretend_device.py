@@ -143,7 +143,7 @@ def event_of(watch: Watch) -> type:
         def __init__(self, device: torch.device) -> None:
             self.at = 0
 
-        def record(self) -> None:
+        def record(self, stream: None) -> None:
             self.at = watch.queued
 
         def synchronize(self) -> None:
@@ -154,10 +154,11 @@ def event_of(watch: Watch) -> type:
 
 
 def pretending(watch: Watch) -> AbstractContextManager[Any]:
-    """Events and generators are torch's own code of each device, which this one has not."""
+    """Events, streams and generators are torch's own code of each device, which this one has not."""
     stack = ExitStack()
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(torch, "Event", event_of(watch))
+    patch.setattr(torch.accelerator, "current_stream", lambda device: None)
     patch.setattr(torch, "Generator", HostGenerator)
     stack.enter_context(watch)
     return stack

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rfdetr.data.reading import read_split
-from rfdetr.distributed import process_group, world_of_environment
+from rfdetr.distributed import World, process_group, world_of_environment
 from rfdetr.errors import ConfigError
 from rfdetr.launch import run_in_processes
 from rfdetr.models.detector import Detector
@@ -82,6 +82,17 @@ def test_the_copy_that_a_checkpoint_is_written_from_counts(shapes: Path) -> None
     trial, small = trial_on(shapes, detector), trial_on(shapes, detector, use_ema=False)
     trial.needed(1)
     assert trial.needed(1) - small.needed(1) == pytest.approx(2 * HUNGER, abs=HUNGER / 2)
+
+
+def test_the_gradients_that_processes_exchange_count(shapes: Path) -> None:
+    detector = tiny_detector(4)
+    detector.register_parameter("large", torch.nn.Parameter(torch.zeros(HUNGER // 4)))
+    trial = trial_on(shapes, detector)
+    trial.needed(1)
+    alone = trial.needed(1)
+    with process_group(World(rank=0, local_rank=0, size=1, local_size=1), CPU):
+        in_a_group = trial.needed(1)
+    assert in_a_group - alone == pytest.approx(HUNGER, abs=HUNGER / 2)
 
 
 def test_of_what_is_frozen_a_checkpoint_has_the_weights_alone(shapes: Path) -> None:

@@ -179,6 +179,26 @@ def test_one_gpu_is_not_for_two_processes() -> None:
         places(world=TWO_BY_TWO, device="cuda:0")
 
 
+def test_processes_that_see_one_gpu_each_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As srun gives them out; without its word they would share one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert places(world=TWO_BY_TWO) == [torch.device("cuda:0")] * 2
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ConfigError, match="devices: asks for cuda:1, but this machine has 1 of them"):
+        places(world=TWO_BY_TWO)
+
+
+def test_ddp_is_not_for_the_gpus_of_apple(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    config = TrainConfig(dataset_dir="data", strategy="ddp")
+    with pytest.raises(ConfigError, match="strategy: 'ddp' is for CUDA devices and the CPU"):
+        check_machine(config, NO_SETTINGS, None)
+    assert check_machine(config.replace(strategy="auto"), NO_SETTINGS, None) == [torch.device("mps:0")]
+
+
 # Together
 
 

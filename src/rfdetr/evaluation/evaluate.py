@@ -14,7 +14,7 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.collation import on_device
 from rfdetr.data.loading import evaluation_loader
 from rfdetr.data.unreadable import Unreadable, check_number, of_all_processes
-from rfdetr.devices import autocast_dtype
+from rfdetr.devices import as_current, autocast_dtype
 from rfdetr.distributed import rank_and_world_size
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
 from rfdetr.evaluation.results import EvaluationResult
@@ -118,7 +118,7 @@ def run_all(
     )
     evaluators = {name: CocoEvaluator(annotations, max_dets, results) for name in detectors}
     unreadable: Unreadable = {}
-    with ExitStack() as modes, torch.inference_mode():
+    with ExitStack() as modes, as_current(device), torch.inference_mode():
         for detector in detectors.values():
             modes.enter_context(evaluating(detector))
         # disable=None: only on a terminal.

@@ -28,7 +28,7 @@ class Detector(nn.Module):
         self.config = config
         rows = config.group_detr * config.num_queries
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the state of GPUs, too
             self.transformer = Transformer(config)
             self.class_embed = nn.Linear(config.hidden_dim, config.num_classes + 1)
             self.bbox_embed = MLP(config.hidden_dim, config.hidden_dim, config.hidden_dim, 4)

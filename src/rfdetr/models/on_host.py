@@ -16,7 +16,8 @@ class OnHost:
         self._copy = tensor.detach().to("cpu", non_blocking=has_streams)  # then page-locked: several times faster
         self._arrival = torch.Event(tensor.device) if has_streams else None
         if self._arrival is not None:
-            self._arrival.record()
+            # Left to itself, torch would take the stream of the current device, which may be another one.
+            self._arrival.record(torch.accelerator.current_stream(tensor.device))
 
     def read(self) -> Shaped[Tensor, "..."]:
         """On the CPU."""

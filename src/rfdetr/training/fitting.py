@@ -1,6 +1,5 @@
 """batch_size="auto": the largest micro-batch that fits into memory, for the same number of images per step."""
 
-import gc
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ import torch
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say
 from rfdetr.data.annotations import Annotations
-from rfdetr.distributed import gathered, rank_and_world_size
+from rfdetr.distributed import gathered, is_group, rank_and_world_size
 from rfdetr.errors import ConfigError
 from rfdetr.models.detector import Detector
 from rfdetr.training.checkpoints import copy_bytes
-from rfdetr.training.memory import GIB, PeakMemory, held_memory, usable_memory
+from rfdetr.training.memory import GIB, PeakMemory, held_memory, return_gpu_memory, usable_memory
 from rfdetr.training.rehearsal import densest_steps, evaluate_few, on_stage, remedies
+from rfdetr.training.step import exchange_bytes
 
 USUAL_BATCH_SIZE = int(TrainConfig.model_fields["batch_size"].default)
 # The rest is for what changes from step to step, and on the CPU for the loader processes and for everybody else.
@@ -81,7 +81,8 @@ class Trial:
             densest_steps(step, self.train_split)
             evaluate_few(step, self.valid_split, devices=1)
             copy = copy_bytes(step.detector, config, self.device)
-        return memory.peak + copy
+            exchange = exchange_bytes(step.detector) if is_group() else 0
+        return memory.peak + copy + exchange
 
     def on_card(self) -> tuple[int, int]:
         """The first that no process runs out of memory with, and its bytes; 0 if there is none."""
@@ -91,8 +92,7 @@ class Trial:
                 needed = self.needed(batch_size)
             except torch.OutOfMemoryError:
                 needed = self.usable
-            gc.collect()
-            torch.cuda.empty_cache()
+            return_gpu_memory()
             needed = max(gathered(needed))
             if all(gathered(needed <= SHARE_OF_CARD * self.usable)):
                 return batch_size, needed

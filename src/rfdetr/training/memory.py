@@ -1,6 +1,7 @@
 """The memory of a device: how much of it this process may hold, and the most it has held."""
 
 import ctypes
+import gc
 import re
 import sys
 from pathlib import Path
@@ -40,6 +41,13 @@ def return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def return_gpu_memory() -> None:
+    """Give back what torch keeps of freed memory of GPUs: other processes see it as used."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def forget_peak() -> bool:

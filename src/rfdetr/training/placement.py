@@ -1,5 +1,7 @@
 """Which device each process of a machine trains on."""
 
+import os
+
 import torch
 
 from rfdetr.config.base import refuse
@@ -25,6 +27,9 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
         return _listed(config.devices, device)
     if world is not None:
         count = world.local_size
+        if device.type == "cuda" and torch.cuda.device_count() == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
+            # As after `srun --gpus-per-task=1`: each process sees its own alone.
+            return [torch.device("cuda", 0)] * count
     elif config.devices == "auto":
         count = torch.cuda.device_count() if device.type == "cuda" else 1
     else:
@@ -41,7 +46,7 @@ def check_machine(config: TrainConfig, settings: ModelSettings, world: World | N
         ConfigError: names everything at once that is not.
     """
     problems = []
-    for look in (_device, lambda *_: _check_world(config, world), _check_precision, _check_resume):
+    for look in (_device, lambda *_: _check_world(config, world), _check_precision, _check_strategy, _check_resume):
         try:
             look(config, settings)
         except ConfigError as error:
@@ -58,6 +63,11 @@ def _device(config: TrainConfig, settings: ModelSettings) -> torch.device:
 def _check_precision(config: TrainConfig, settings: ModelSettings) -> None:
     if config.precision == "fp16" and _device(config, settings).type == "cpu":
         raise ConfigError("precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'")
+
+
+def _check_strategy(config: TrainConfig, settings: ModelSettings) -> None:
+    if config.strategy == "ddp" and _device(config, settings).type == "mps":
+        raise ConfigError("strategy: 'ddp' is for CUDA devices and the CPU, and training runs on the mps; leave it out")
 
 
 def _check_resume(config: TrainConfig, _: ModelSettings) -> None:

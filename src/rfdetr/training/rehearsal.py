@@ -28,7 +28,7 @@ from rfdetr.training.memory import PeakMemory, usable_memory
 from rfdetr.training.plan import Plan, make_plan, plan_lines
 from rfdetr.training.setup import decoding_size, in_training, training_sizes
 from rfdetr.training.state import Progress
-from rfdetr.training.step import TrainingStep
+from rfdetr.training.step import TrainingStep, exchange_bytes
 from rfdetr.training.validation import ValidationLoss, evaluation_dtype
 from rfdetr.types import ImageBatch
 
@@ -164,7 +164,9 @@ def _rehearse(
         spread = np.linspace(0, len(samples) - 1, int(config.batch_size) + 2)[1:-1].round().astype(int)
         usual_seconds = measure(step, collate([samples[index] for index in spread]))
         evaluation_seconds = evaluate_few(step, valid_split, devices)
-        copy_of_state = copy_bytes(step.detector, config, device)
+        beside = copy_bytes(step.detector, config, device)
+        if devices > 1 or config.strategy == "ddp":
+            beside += exchange_bytes(step.detector)
     return Rehearsal(
         plan=plan,
         densest_objects=objects,
@@ -174,7 +176,7 @@ def _rehearse(
         loading_seconds=loading_seconds,
         step_seconds=_step_seconds(usual_seconds, loading_seconds, config, device),
         evaluation_seconds=evaluation_seconds,
-        memory=memory.peak + copy_of_state,
+        memory=memory.peak + beside,
         usable_memory=usable,
     )
 
@@ -190,10 +192,8 @@ def on_stage(
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         in_training(stand_in, config, device),
     ):
-        step = TrainingStep(stand_in, config, progress, steps_per_epoch=1, device=device)
         # A process that runs out of memory must not leave others waiting for its gradients.
-        step.parallel = None
-        yield step
+        yield TrainingStep(stand_in, config, progress, steps_per_epoch=1, device=device, exchanges=False)
 
 
 def by_objects(annotations: Annotations) -> Int64[np.ndarray, "N"]:

@@ -15,6 +15,7 @@ from rfdetr.data.geometry import SHORT_SIDES
 from rfdetr.data.loader import Loader
 from rfdetr.data.loading import training_loader
 from rfdetr.data.pixel_cache import cached
+from rfdetr.devices import as_current
 from rfdetr.distributed import rank_and_world_size, world_of_environment
 from rfdetr.host_memory import freed_memory_kept
 from rfdetr.models.detector import Detector
@@ -31,7 +32,7 @@ def in_training(detector: Detector, config: TrainConfig, device: torch.device) -
     try:
         for parameter in trained:
             parameter.requires_grad_(not config.freeze_encoder)
-        with freed_memory_kept():
+        with as_current(device), freed_memory_kept():
             yield
     finally:
         for parameter in trained:

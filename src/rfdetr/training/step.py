@@ -52,13 +52,20 @@ class TrainingStep:
         progress: where the run stands; moved on by each step.
         steps_per_epoch: of the run.
         device: where the detector is.
+        exchanges: whether the processes of a group share their gradients; else each is on its own.
 
     Raises:
         ConfigError: the device cannot train in the number format asked for.
     """
 
     def __init__(
-        self, detector: Detector, config: TrainConfig, progress: Progress, steps_per_epoch: int, device: torch.device
+        self,
+        detector: Detector,
+        config: TrainConfig,
+        progress: Progress,
+        steps_per_epoch: int,
+        device: torch.device,
+        exchanges: bool = True,
     ) -> None:
         self.detector = detector
         self.config = config
@@ -72,7 +79,7 @@ class TrainingStep:
         self.ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self.rank, _ = rank_and_world_size()
-        self.parallel = _parallel(detector, device) if dist.is_initialized() else None
+        self.parallel = _parallel(detector, device) if exchanges and dist.is_initialized() else None
         self.loss_sums: Losses = {}
         """Of the epoch under way, of this process."""
         self.steps_summed = 0
@@ -220,6 +227,11 @@ def _merged(ranks: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _parallel(detector: Detector, device: torch.device) -> DistributedDataParallel:
     return DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
+
+
+def exchange_bytes(detector: Detector) -> int:
+    """What DistributedDataParallel holds to exchange gradients: all of them a second time."""
+    return sum(parameter.nbytes for parameter in detector.parameters() if parameter.requires_grad)
 
 
 def loss_weights(config: TrainConfig) -> dict[str, float]:

@@ -1,0 +1,90 @@
+"""Mixed precision as GPUs have it: there torch's autocast leaves more in float32 than on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from rfdetr.config.model import ModelConfig, ModelSettings
+from rfdetr.lifecycle import Model, train_model
+from rfdetr.models.detector import Detector
+from rfdetr.training.state import Progress
+from rfdetr.training.step import TrainingStep
+from rfdetr.types import ImageBatch, Target
+
+from ..tiny import TINY, TINY_SEG, random_mask_targets, random_targets
+from .tiny import CPU, tiny_config
+
+# Of torch's documentation, "CUDA Ops that can autocast to float32".
+IN_FLOAT32 = (
+    *("exp", "expm1", "log", "log1p", "reciprocal", "rsqrt", "pow", "__pow__", "softplus", "softmax", "log_softmax"),
+    *("layer_norm", "group_norm", "interpolate", "cumsum", "prod", "sum", "norm", "cdist", "logsumexp", "l1_loss"),
+    "binary_cross_entropy_with_logits",
+)
+
+
+class AsOnGPU(TorchFunctionMode):
+    """Within autocast of the CPU, what is in float32 on a GPU is so here, and what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.changed: set[str] = set()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        is_of_the_cpu = "out" in kwargs  # our attention there; GPUs have torch's own
+        if name not in IN_FLOAT32 or is_of_the_cpu or not torch.is_autocast_enabled("cpu"):
+            return function(*args, **kwargs)
+        self.changed.add(name)
+        args, kwargs = tree_map_only(Tensor, in_float32, (args, kwargs))
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@pytest.mark.parametrize("model", [pytest.param(TINY, id="boxes"), pytest.param(TINY_SEG, id="masks")])
+def test_a_run_is_trained_and_evaluated(model: ModelConfig, shapes: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, mode in (("plain", None), ("gpu", AsOnGPU())):
+        config = tiny_config(shapes, tmp_path / name, device="cpu", precision="bf16", fp16_eval=False)
+        opened = Model(Detector(model), None, CPU)
+        if mode is None:
+            _, result = train_model(opened, ModelSettings(), config)
+        else:
+            with mode:
+                _, result = train_model(opened, ModelSettings(), config)
+            assert {"layer_norm", "sum", *(("interpolate",) if model.segmentation_head else ())} <= mode.changed
+        losses.append([result.history[-1][key] for key in ("train/loss", "val/loss")])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [
+        pytest.param(TINY, random_targets([3, 2]), id="boxes"),
+        pytest.param(TINY_SEG, random_mask_targets([3, 2]), id="masks"),
+    ],
+)
+def test_of_half_precision_steps_that_overflow_are_left_out(
+    model: ModelConfig, targets: list[Target], tmp_path: Path
+) -> None:
+    step = TrainingStep(Detector(model).train(), tiny_config(tmp_path, tmp_path), Progress(0, 8, 2), 100, CPU)
+    step.dtype, step.scaler = torch.float16, torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    weights = [nn.utils.parameters_to_vector(step.detector.parameters())]
+    with AsOnGPU():
+        while step.scaler.get_scale() == 2.0 ** (30 - step.progress.step):
+            step([ImageBatch(images, targets)])
+            weights.append(nn.utils.parameters_to_vector(step.detector.parameters()))
+    *left_out, last = weights
+    assert len(left_out) > 2
+    assert all(torch.equal(each, weights[0]) for each in left_out)
+    assert not torch.equal(last, weights[0])
+    assert last.isfinite().all()
