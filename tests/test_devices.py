@@ -1,9 +1,11 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from rfdetr.devices import autocast_dtype, multiplies_bfloat16, pick_device, training_device
+from rfdetr.devices import as_current, autocast_dtype, multiplies_bfloat16, pick_device, training_device
 from rfdetr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -26,23 +28,43 @@ def test_cuda_where_there_is_none(name: str) -> None:
     assert str(caught.value) == f"device: '{name}' asked for, but torch sees no CUDA device here. Use device='cpu'"
 
 
+@pytest.mark.parametrize("name", [None, "cuda"])
 @pytest.mark.parametrize(
-    ("local_rank", "found"),
+    ("environment", "found"),
     [
-        pytest.param(1, "cuda:1", id="its own"),
-        pytest.param(2, "cuda", id="it sees others than those of the machine"),
+        pytest.param({}, "cuda", id="alone"),
+        pytest.param({"LOCAL_RANK": "1"}, "cuda:1", id="torchrun"),
+        pytest.param({"SLURM_LOCALID": "1"}, "cuda:1", id="srun"),
+        pytest.param({"SLURM_LOCALID": "3"}, "cuda", id="fewer GPUs than processes"),
     ],
 )
-def test_each_process_of_torchrun_takes_a_gpu_of_its_own(
-    local_rank: int, found: str, monkeypatch: pytest.MonkeyPatch
+def test_each_process_has_a_gpu_of_its_own(
+    name: str | None, environment: dict[str, str], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device(None) == torch.device("cuda")
-    world = {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": 4, "MASTER_PORT": 29500}
-    for name, value in {**world, "MASTER_ADDR": "localhost"}.items():
-        monkeypatch.setenv(name, str(value))
-    assert pick_device(None) == torch.device(found)
+    for variable in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert pick_device(name) == torch.device(found)
+    assert pick_device("cuda:0") == torch.device("cuda:0")
+
+
+def test_a_gpu_is_the_current_one_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = []
+
+    @contextmanager
+    def device(which: torch.device) -> Iterator[None]:
+        current.append(which)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    with as_current(torch.device("cuda:1")):
+        assert current == [torch.device("cuda:1")]
+    with as_current(CPU):
+        assert current == []
 
 
 @pytest.mark.gpu

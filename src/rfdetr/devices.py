@@ -1,20 +1,20 @@
 """Which device, and which number format it is fast at."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from rfdetr.config.values import Precision
-from rfdetr.distributed import world_of_environment
 from rfdetr.errors import ConfigError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The named device, or the best there is.
+    """The named device, or the best there is; of several GPUs without a number, that of this process.
 
     Raises:
-        ConfigError: the named device is not on this machine, or the environment says only half of this process's place.
+        ConfigError: the named device is not on this machine.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -27,15 +27,14 @@ def pick_device(name: str | None) -> torch.device:
         raise ConfigError(f"device: {name!r} asked for, but there are only {torch.cuda.device_count()} CUDA devices")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: 'mps' asked for, but this machine has none. Use device='cpu'")
-    return device
+    return _own_gpu() if name == "cuda" else device
 
 
 def _own_gpu() -> torch.device:
-    """That of this process, where torchrun or srun has started one for each; the first would not hold all of them."""
-    world = world_of_environment()
-    if world is None or not world.local_rank < torch.cuda.device_count():
-        return torch.device("cuda")
-    return torch.device("cuda", world.local_rank)
+    """Of the processes that torchrun or srun starts, each has its own; the first GPU would not hold all of them."""
+    found = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or ""
+    local_rank = int(found) if found.isdecimal() else 0
+    return torch.device("cuda", local_rank) if 0 < local_rank < torch.cuda.device_count() else torch.device("cuda")
 
 
 def training_device(name: str, accelerator: str = "auto") -> torch.device:

@@ -102,12 +102,12 @@ def _number(name: str) -> int:
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if is_group() else (0, 1)
+    return (dist.get_rank(), dist.get_world_size()) if _is_group() else (0, 1)
 
 
 def gathered(value: T) -> list[T]:
     """The values that all processes call this with, in the order of their ranks."""
-    if not is_group():
+    if not _is_group():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -117,19 +117,18 @@ def gathered(value: T) -> list[T]:
 def broadcast(value: T, source: int = 0) -> T:
     """The value that the process of rank `source` calls this with; what the others bring is of no matter."""
     values = [value]
-    if is_group():
+    if _is_group():
         dist.broadcast_object_list(values, src=source)
     return values[0]
 
 
 def barrier() -> None:
     """Wait until all processes are here."""
-    if is_group():
+    if _is_group():
         dist.barrier()
 
 
-def is_group() -> bool:
-    """Whether this process is one of several that train together (or the only one of such a group)."""
+def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
@@ -144,7 +143,7 @@ def process_group(world: World, device: torch.device) -> Iterator[None]:
         ConfigError: there is a group already, or no connection to MASTER_ADDR:MASTER_PORT.
         TrainingError: a process has not come within 10 minutes, or has vanished without a word.
     """
-    if is_group():
+    if _is_group():
         raise ConfigError("torch.distributed is in use already: leave out init_process_group, it is done for you")
     of_errors, of_group = _store(world, "errors"), _store(world, "group")
     name = f"rfdetr/{of_errors.add(f'groups/{world.rank}', 1)}"
@@ -218,7 +217,7 @@ def _meet(world: World, store: Store, key: str) -> None:
 
 
 def _leave(*, in_order: bool) -> None:
-    if not is_group():
+    if not _is_group():
         return
     if in_order or dist.get_backend() != "nccl":
         dist.destroy_process_group()

@@ -291,8 +291,9 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
         say(line)
     for remark in config.remarks():
         warn(remark)
-    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
-    return rehearse(detector, splits["train"], splits["valid"], config, device, world.size if world else len(devices))
+    count = world.size if world else len(devices)
+    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device, count)
+    return rehearse(detector, splits["train"], splits["valid"], config, device, count)
 
 
 def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:

@@ -27,7 +27,7 @@ class MaskLogits:
     """The masks of all queries as a product, of which only what is needed is computed.
 
     Query q of image b has the logit `queries[b, q] . features[b, :, y, x] + bias[b, q]` at cell (y, x) of the grid.
-    In mixed precision features may be float32 where queries are not, as on a GPU: the product is that of the features.
+    In mixed precision features may be float32 where queries are not, as on a GPU: masks are as exact as the features.
     """
 
     features: Float[Tensor, "B D h w"]

@@ -158,7 +158,7 @@ def pretending(watch: Watch) -> AbstractContextManager[Any]:
     stack = ExitStack()
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(torch, "Event", event_of(watch))
-    patch.setattr(torch.accelerator, "current_stream", lambda device: None)
+    patch.setattr(torch.accelerator, "current_stream", lambda index: None)
     patch.setattr(torch, "Generator", HostGenerator)
     stack.enter_context(watch)
     return stack

@@ -19,7 +19,7 @@ from rfdetr.types import ImageBatch, Target
 from ..tiny import TINY, TINY_SEG, random_mask_targets, random_targets
 from .tiny import CPU, tiny_config
 
-# Of torch's documentation, "CUDA Ops that can autocast to float32".
+# Of torch's list for CUDA (AT_FORALL_FP32 in ATen/autocast_mode.h), what the library might use.
 IN_FLOAT32 = (
     *("exp", "expm1", "log", "log1p", "reciprocal", "rsqrt", "pow", "__pow__", "softplus", "softmax", "log_softmax"),
     *("layer_norm", "group_norm", "interpolate", "cumsum", "prod", "sum", "norm", "cdist", "logsumexp", "l1_loss"),
@@ -31,7 +31,7 @@ class AsOnGPU(TorchFunctionMode):
     """Within autocast of the CPU, what is in float32 on a GPU is so here, and what comes of it."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.changed: set[str] = set()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """device, accelerator, devices, num_nodes and strategy: where the processes of a run are, and how they train."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -180,23 +180,40 @@ def test_one_gpu_is_not_for_two_processes() -> None:
 
 
 def test_processes_that_see_one_gpu_each_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As srun gives them out; without its word they would share one."""
+    """As srun gives them out. Those of torchrun see all that there are."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert places(world=TWO_BY_TWO) == [torch.device("cuda:0")] * 2
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ConfigError, match="devices: asks for cuda:1, but this machine has 1 of them"):
         places(world=TWO_BY_TWO)
 
 
-def test_ddp_is_not_for_the_gpus_of_apple(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "world"),
+    [pytest.param("ddp", None, id="asked for"), pytest.param("auto", TWO_BY_TWO, id="started as several")],
+)
+def test_the_gpus_of_apple_share_no_gradients(
+    strategy: Literal["auto", "ddp"], world: World | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    config = TrainConfig(dataset_dir="data", strategy="ddp")
-    with pytest.raises(ConfigError, match="strategy: 'ddp' is for CUDA devices and the CPU"):
-        check_machine(config, NO_SETTINGS, None)
+    config = TrainConfig(dataset_dir="data", strategy=strategy)
+    with pytest.raises(
+        ConfigError, match=r"^train: strategy: gradients can be shared between CUDA devices and between CPUs"
+    ):
+        check_machine(config, NO_SETTINGS, world)
     assert check_machine(config.replace(strategy="auto"), NO_SETTINGS, None) == [torch.device("mps:0")]
+
+
+@without_gpu
+def test_what_several_settings_miss_is_said_once() -> None:
+    config = TrainConfig(dataset_dir="data", device="cuda:1", strategy="ddp", precision="fp16")
+    with pytest.raises(ConfigError) as caught:
+        check_machine(config, NO_SETTINGS, None)
+    assert str(caught.value).count("'cuda:1' asked for") == 1
 
 
 # Together

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from rfdetr.api import RFDETR
 from rfdetr.data.annotations import Annotations
@@ -146,6 +147,20 @@ def test_several_devices_share_an_epoch(shapes: Path, tmp_path: Path) -> None:
     )
     assert (alone.images_per_step, alone.steps_per_epoch) == (1, 8)
     assert (shared.images_per_step, shared.steps_per_epoch) == (2, 5)
+
+
+@pytest.mark.parametrize("settings", [{"devices": 2}, {"strategy": "ddp"}])
+def test_the_gradients_that_processes_exchange_count(settings: dict[str, Any], shapes: Path, tmp_path: Path) -> None:
+    large = 200 * 2**20
+    detector = tiny_detector(4)
+    detector.register_parameter("large", nn.Parameter(torch.zeros(large // 4)))
+    config, devices = tiny_config(shapes, tmp_path, **settings), settings.get("devices", 1)
+    # The first leaves something behind that is not counted later.
+    _, alone, shared = (
+        rehearse(detector, *splits(shapes), each, CPU, devices=count).memory
+        for each, count in ((config, devices), (tiny_config(shapes, tmp_path), 1), (config, devices))
+    )
+    assert shared - alone == pytest.approx(large, abs=large / 2)
 
 
 def test_a_batch_that_does_not_fit_is_an_error_with_advice(shapes: Path, tmp_path: Path) -> None:

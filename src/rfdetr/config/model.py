@@ -137,7 +137,7 @@ class ModelSettings(Config):
     encoder_weights: str | Path | None = None
     """DINOv2 weights for the ViT (a Hugging Face folder or `.safetensors` file), with `pretrain_weights` `none`."""
     device: DeviceName | None = None
-    """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is."""
+    """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is (each process its own GPU)."""
     gradient_checkpointing: bool = False
     """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
     init_seed: NonNegativeInt = 0

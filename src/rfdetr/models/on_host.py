@@ -17,7 +17,7 @@ class OnHost:
         self._arrival = torch.Event(tensor.device) if has_streams else None
         if self._arrival is not None:
             # Left to itself, torch would take the stream of the current device, which may be another one.
-            self._arrival.record(torch.accelerator.current_stream(tensor.device))
+            self._arrival.record(torch.accelerator.current_stream(tensor.device.index))
 
     def read(self) -> Shaped[Tensor, "..."]:
         """On the CPU."""

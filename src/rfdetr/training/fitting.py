@@ -9,7 +9,7 @@ import torch
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say
 from rfdetr.data.annotations import Annotations
-from rfdetr.distributed import gathered, is_group, rank_and_world_size
+from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.errors import ConfigError
 from rfdetr.models.detector import Detector
 from rfdetr.training.checkpoints import copy_bytes
@@ -23,19 +23,25 @@ SHARE_OF_CARD, SHARE_OF_MACHINE = 0.95, 0.8
 
 
 def fitting_batch_size(
-    detector: Detector, train_split: Annotations, valid_split: Annotations, config: TrainConfig, device: torch.device
+    detector: Detector,
+    train_split: Annotations,
+    valid_split: Annotations,
+    config: TrainConfig,
+    device: torch.device,
+    devices: int = 1,
 ) -> TrainConfig:
     """The config with a number for batch_size="auto", and the grad_accum_steps that keep the images per step.
 
     They are those of the field's default times grad_accum_steps. Says what was chosen. In a process group all have to
-    call this, and all get the same.
+    call this, and all get the same. `devices` is the number of processes that the run will have,
+    if not those of a group.
 
     Raises:
         ConfigError: not even one image fits.
     """
     if config.batch_size != "auto":
         return config
-    return Trial(detector, train_split, valid_split, config, device).settle()
+    return Trial(detector, train_split, valid_split, config, device, devices).settle()
 
 
 @dataclass
@@ -47,6 +53,7 @@ class Trial:
     valid_split: Annotations
     config: TrainConfig
     device: torch.device
+    devices: int = 1
 
     def __post_init__(self) -> None:
         self.effective = USUAL_BATCH_SIZE * self.config.grad_accum_steps
@@ -81,7 +88,7 @@ class Trial:
             densest_steps(step, self.train_split)
             evaluate_few(step, self.valid_split, devices=1)
             copy = copy_bytes(step.detector, config, self.device)
-            exchange = exchange_bytes(step.detector) if is_group() else 0
+            exchange = exchange_bytes(step.detector, config, max(self.devices, rank_and_world_size()[1]))
         return memory.peak + copy + exchange
 
     def on_card(self) -> tuple[int, int]:

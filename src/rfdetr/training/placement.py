@@ -27,8 +27,7 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
         return _listed(config.devices, device)
     if world is not None:
         count = world.local_size
-        if device.type == "cuda" and torch.cuda.device_count() == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
-            # As after `srun --gpus-per-task=1`: each process sees its own alone.
+        if device.type == "cuda" and _sees_its_own_alone():
             return [torch.device("cuda", 0)] * count
     elif config.devices == "auto":
         count = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -39,6 +38,12 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
     return [_nth(device, index) for index in range(count)]
 
 
+def _sees_its_own_alone() -> bool:
+    """Whether srun has given this process one GPU, as with --gpus-per-task=1; torchrun shows all to each."""
+    is_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return not is_torchrun and "CUDA_VISIBLE_DEVICES" in os.environ and torch.cuda.device_count() == 1
+
+
 def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
     """The placement, if all that the settings ask for is here.
 
@@ -46,12 +51,18 @@ def check_machine(config: TrainConfig, settings: ModelSettings, world: World | N
         ConfigError: names everything at once that is not.
     """
     problems = []
-    for look in (_device, lambda *_: _check_world(config, world), _check_precision, _check_strategy, _check_resume):
+    for look in (
+        _device,
+        lambda *_: _check_world(config, world),
+        _check_precision,
+        lambda *_: _check_strategy(config, settings, world),
+        _check_resume,
+    ):
         try:
             look(config, settings)
         except ConfigError as error:
             problems.append(str(error))
-    refuse("train", problems)
+    refuse("train", list(dict.fromkeys(problems)))  # a device that is not there is missed by several
     return placement(config, settings, world)
 
 
@@ -65,9 +76,13 @@ def _check_precision(config: TrainConfig, settings: ModelSettings) -> None:
         raise ConfigError("precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'")
 
 
-def _check_strategy(config: TrainConfig, settings: ModelSettings) -> None:
-    if config.strategy == "ddp" and _device(config, settings).type == "mps":
-        raise ConfigError("strategy: 'ddp' is for CUDA devices and the CPU, and training runs on the mps; leave it out")
+def _check_strategy(config: TrainConfig, settings: ModelSettings, world: World | None) -> None:
+    is_shared = config.strategy == "ddp" or (world is not None and world.size > 1)
+    if is_shared and _device(config, settings).type == "mps":
+        raise ConfigError(
+            "strategy: gradients can be shared between CUDA devices and between CPUs, but training runs on the mps; "
+            "train in one process without strategy='ddp', or with device='cpu'"
+        )
 
 
 def _check_resume(config: TrainConfig, _: ModelSettings) -> None:

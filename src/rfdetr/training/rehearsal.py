@@ -164,9 +164,7 @@ def _rehearse(
         spread = np.linspace(0, len(samples) - 1, int(config.batch_size) + 2)[1:-1].round().astype(int)
         usual_seconds = measure(step, collate([samples[index] for index in spread]))
         evaluation_seconds = evaluate_few(step, valid_split, devices)
-        beside = copy_bytes(step.detector, config, device)
-        if devices > 1 or config.strategy == "ddp":
-            beside += exchange_bytes(step.detector)
+        beside = copy_bytes(step.detector, config, device) + exchange_bytes(step.detector, config, devices)
     return Rehearsal(
         plan=plan,
         densest_objects=objects,

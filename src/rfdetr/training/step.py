@@ -229,8 +229,10 @@ def _parallel(detector: Detector, device: torch.device) -> DistributedDataParall
     return DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
 
 
-def exchange_bytes(detector: Detector) -> int:
+def exchange_bytes(detector: Detector, config: TrainConfig, devices: int) -> int:
     """What DistributedDataParallel holds to exchange gradients: all of them a second time."""
+    if devices == 1 and config.strategy != "ddp":
+        return 0
     return sum(parameter.nbytes for parameter in detector.parameters() if parameter.requires_grad)
 
 
