@@ -12,6 +12,8 @@ import contextlib
 import gc
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,10 +97,13 @@ def data(case: Case, folder: Path) -> Work:
     from rfdetr.data.reading import read_split
 
     draw_split(folder / "train", case)
-    images = case["images"]
+    images, kept = case["images"], folder / "kept"
+    os.environ["RFDETR_CACHE"] = str(kept)
 
     def work() -> object:
-        if case["work"] == "index":
+        if case["work"] == "first reading":
+            shutil.rmtree(kept, ignore_errors=True)
+        if case["work"] in ("first reading", "later reading"):
             return read_split(folder, "train", masks=case.get("masks", False))
         if case["work"] == "plan":
             return sum(1 for _ in EpochBatches(images, 4, 4, 0, rank=0, world_size=1, scale_of_step=lambda _: 384))
@@ -179,9 +184,10 @@ TABLES: dict[str, list[tuple[Case, dict[str, list[Any]]]]] = {
     ],
     "data": [
         (
-            {"work": "index", "images": 1000, "objects": 30, "classes": 80},
+            {"work": "first reading", "images": 1000, "objects": 30, "classes": 80},
             {"images": [100, 10_000], "objects": [1, 300], "classes": [1, 1000], "masks": [True]},
         ),
+        ({"work": "later reading", "images": 1000, "objects": 30, "classes": 80}, {"images": [10_000]}),
         ({"work": "plan", "images": 1000, "objects": 1, "classes": 1}, {"images": [100, 10_000]}),
         ({"work": "items", "images": 32, "objects": 30, "classes": 80}, {"objects": [1, 300], "masks": [True]}),
         ({"work": "items", "images": 32, "objects": 300, "classes": 80} | MASKS, {}),
