@@ -180,14 +180,15 @@ class RFDETR:
 
     @takes_settings(OptimizeConfig)
     def optimize(self, config: OptimizeConfig) -> None:
-        """Prepare the model for prediction on this CPU: until it is trained again, OpenVINO runs it, in less time.
+        """Prepare the model for prediction where it is: until it is trained again, that takes less time.
 
-        Takes some seconds, and memory for the weights once more; what later processes can use is kept on disk. In
-        bfloat16 scores and boxes differ a little. `evaluate`, `train` and `save` keep to the weights in float32.
+        On a CPU OpenVINO runs it: takes some seconds, and memory for the weights once more; what later processes can
+        use is kept on disk. On a GPU it computes in mixed precision. In bfloat16 and float16 scores and boxes differ a
+        little. `evaluate`, `train` and `save` keep to the weights in float32.
 
         Raises:
-            ConfigError: OpenVINO is not installed (`pip install 'rfdetr[openvino]'`), the model is not on the CPU, or
-                the cache cannot be written to.
+            ConfigError: a setting is not for this device; for the CPU, OpenVINO is not installed
+                (`pip install 'rfdetr[openvino]'`), or the cache cannot be written to.
         """
         from rfdetr.lifecycle import optimize_model
 

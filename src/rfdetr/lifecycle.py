@@ -23,6 +23,7 @@ from rfdetr.errors import ConfigError, DatasetError, WeightsError
 from rfdetr.evaluation.evaluate import evaluate
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.files import make_folder, user_path, write_json
+from rfdetr.inference.mixed_precision import MixedPrecisionDetector
 from rfdetr.inference.optimized import NUMBER_FORMATS, OptimizedDetector
 from rfdetr.inference.predictor import Network
 from rfdetr.launch import run_in_processes
@@ -49,7 +50,7 @@ class Model:
     device: torch.device
     spare_heads: ClassHeads | None = None
     """The class heads of the weights, where the model was given others; training takes from them what it can use."""
-    optimized: OptimizedDetector | None = None
+    optimized: OptimizedDetector | MixedPrecisionDetector | None = None
     """The detector prepared for prediction; training drops it."""
 
     @property
@@ -361,8 +362,13 @@ def optimize_model(model: Model, config: OptimizeConfig) -> Model:
     """The model, prepared for prediction with the weights it has.
 
     Raises:
-        ConfigError: OpenVINO is not installed, the model is not on the CPU, or the cache cannot be written to.
+        ConfigError: a setting is not for this device; for the CPU, OpenVINO is not installed, or the cache cannot be
+            written to.
     """
+    if model.device.type != "cpu":
+        mixed = MixedPrecisionDetector(model.detector, config)
+        say(f"optimize: prediction now runs in mixed precision, {str(mixed.dtype).removeprefix('torch.')}")
+        return replace(model, optimized=mixed)
     optimized = OptimizedDetector(model.detector, config)
     say(f"optimize: prediction now runs in OpenVINO, {NUMBER_FORMATS[optimized.precision]}")
     return replace(model, optimized=optimized)

@@ -78,8 +78,8 @@ def test_the_number_format_is_the_one_asked_for_or_one_that_the_processor_has() 
     detector = Detector(TINY)
     assert OptimizedDetector(detector, EXACT).precision == "32"
     assert OptimizedDetector(detector, OptimizeConfig()).precision in ("32", "bf16")
-    with pytest.raises(ConfigError, match=r"precision.*'fp16'"):
-        OptimizeConfig.from_dict({"precision": "fp16"})
+    with pytest.raises(ConfigError, match=r"precision.*'fp8'"):
+        OptimizeConfig.from_dict({"precision": "fp8"})
 
 
 def test_a_second_process_finds_the_program(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +133,6 @@ def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.M
         OptimizedDetector(Detector(TINY), EXACT)
 
 
-def test_it_is_for_the_cpu() -> None:
-    with pytest.raises(ConfigError, match="optimize: is for the CPU; the model is on meta"):
-        OptimizedDetector(Detector(TINY).to("meta"), EXACT)
+def test_half_precision_is_not_for_the_cpu() -> None:
+    with pytest.raises(ConfigError, match="optimize: precision='fp16' needs a GPU; on the CPU use 'bf16' or '32'"):
+        OptimizedDetector(Detector(TINY), OptimizeConfig(precision="fp16"))

@@ -21,7 +21,7 @@ class PredictConfig(Config):
     batch_size: PositiveInt = 4
     """Images per forward pass."""
     optimize: bool = False
-    """Prepare the model for this CPU first: costs some seconds, each image then takes a fraction of the time."""
+    """Prepare the model first, with the defaults of `optimize`: each image then takes a fraction of the time."""
 
     @field_validator("images", mode="before")
     @classmethod
@@ -30,14 +30,14 @@ class PredictConfig(Config):
 
 
 class OptimizeConfig(Config):
-    """How `model.optimize` prepares a model for prediction on a CPU."""
+    """How `model.optimize` prepares a model for prediction."""
 
     precision: Annotated[
-        Literal["auto", "32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
+        Literal["auto", "32", "bf16", "fp16"], BeforeValidator(lambda value: "32" if value == 32 else value)
     ] = "auto"
-    """Number format: `32`, `bf16`, or `auto`: bf16 where the processor has it."""
+    """Number format: `32` (CPU), `bf16`, `fp16` (GPU), or `auto`: bf16 where it is fast, on other GPUs fp16."""
     batch_size: PositiveInt = 1
-    """Images per forward pass. On a CPU more than one is seldom faster."""
+    """Images per forward pass on a CPU, where more than one is seldom faster. On a GPU `predict` says."""
 
 
 class DemoConfig(Config):

@@ -22,14 +22,14 @@ class OptimizedDetector:
     Calls from several threads wait for each other.
 
     Raises:
-        ConfigError: OpenVINO is not installed, the detector is not on the CPU, or the cache cannot be written to.
+        ConfigError: OpenVINO is not installed, the cache cannot be written to, or the format is not for a CPU.
     """
 
     def __init__(self, detector: Detector, settings: OptimizeConfig) -> None:
         self.config = detector.config
-        self.device = next(detector.parameters()).device
-        if self.device.type != "cpu":
-            raise ConfigError(f"optimize: is for the CPU; the model is on {self.device}. Open it with device='cpu'")
+        self.device = torch.device("cpu")
+        if settings.precision == "fp16":
+            raise ConfigError("optimize: precision='fp16' needs a GPU; on the CPU use 'bf16' or '32'")
         openvino = import_openvino()
         core = openvino.Core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -19,6 +19,7 @@ from rfdetr.classes import ClassTable
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.inference.ahead import map_ahead
 from rfdetr.inference.detections import to_supervision
+from rfdetr.inference.mixed_precision import MixedPrecisionDetector
 from rfdetr.inference.optimized import OptimizedDetector
 from rfdetr.inference.resizing import for_prediction
 from rfdetr.inference.sources import ImageSource, load
@@ -29,7 +30,7 @@ from rfdetr.types import LayerOutputs
 if TYPE_CHECKING:
     from supervision import Detections
 
-Network: TypeAlias = Detector | OptimizedDetector
+Network: TypeAlias = Detector | OptimizedDetector | MixedPrecisionDetector
 # The detector's input on its device, and (height, width) of the original.
 Prepared: TypeAlias = tuple[Float[Tensor, "N R R"], tuple[int, int]]
 
@@ -111,7 +112,7 @@ def _detect(network: Network, batch: list[Prepared], classes: ClassTable, thresh
 
 
 def _run(network: Network, images: Float[Tensor, "B N R R"]) -> LayerOutputs:
-    if isinstance(network, OptimizedDetector):
+    if not isinstance(network, nn.Module):
         return network(images)
     with evaluating(network):
         outputs: LayerOutputs = network(images, last_only=True)
