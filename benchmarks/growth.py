@@ -81,7 +81,7 @@ def losses(case: Case, _: Path) -> Work:
             "pred_boxes": random(batch, queries, 4),
         }
         if case.get("masks"):
-            masks = MaskLogits(random(batch, 256, grid, grid), random(batch, queries, 256), random(1))
+            masks = MaskLogits(random(batch, 256, grid, grid), random(batch, queries, 256), random(batch, queries))
             outputs["pred_masks"] = masks
         return outputs
 
