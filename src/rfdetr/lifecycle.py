@@ -365,7 +365,7 @@ def optimize_model(model: Model, config: OptimizeConfig) -> Model:
         ConfigError: a setting is not for this device; for the CPU, OpenVINO is not installed, or the cache cannot be
             written to.
     """
-    if model.device.type != "cpu":
+    if next(model.detector.parameters()).device.type != "cpu":
         mixed = MixedPrecisionDetector(model.detector, config)
         say(f"optimize: prediction now runs in mixed precision, {str(mixed.dtype).removeprefix('torch.')}")
         return replace(model, optimized=mixed)

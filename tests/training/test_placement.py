@@ -184,9 +184,9 @@ def test_processes_that_see_one_gpu_each_take_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert places(world=TWO_BY_TWO) == [torch.device("cuda:0")] * 2
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(ConfigError, match="devices: asks for cuda:1, but this machine has 1 of them"):
         places(world=TWO_BY_TWO)
 

@@ -1,12 +1,12 @@
 """Configs of the commands that end with pictures to look at."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from rfdetr.config.base import Config
-from rfdetr.config.values import AnyPath
+from rfdetr.config.values import AnyPath, Precision
 
 
 class PredictConfig(Config):
@@ -21,7 +21,7 @@ class PredictConfig(Config):
     batch_size: PositiveInt = 4
     """Images per forward pass."""
     optimize: bool = False
-    """Prepare the model first, with the defaults of `optimize`: each image then takes a fraction of the time."""
+    """Prepare the model first, so that images take less time: on a CPU it needs `rfdetr[openvino]` and some seconds."""
 
     @field_validator("images", mode="before")
     @classmethod
@@ -32,9 +32,7 @@ class PredictConfig(Config):
 class OptimizeConfig(Config):
     """How `model.optimize` prepares a model for prediction."""
 
-    precision: Annotated[
-        Literal["auto", "32", "bf16", "fp16"], BeforeValidator(lambda value: "32" if value == 32 else value)
-    ] = "auto"
+    precision: Precision = "auto"
     """Number format: `32` (CPU), `bf16`, `fp16` (GPU), or `auto`: bf16 where it is fast, on other GPUs fp16."""
     batch_size: PositiveInt = 1
     """Images per forward pass on a CPU, where more than one is seldom faster. On a GPU `predict` says."""

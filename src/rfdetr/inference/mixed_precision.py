@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rfdetr.config.commands import OptimizeConfig
 from rfdetr.devices import autocast_dtype
 from rfdetr.errors import ConfigError
+from rfdetr.models.decoder import GroupSelfAttention
 from rfdetr.models.detector import Detector
 from rfdetr.types import LayerOutputs
 
@@ -37,7 +38,7 @@ class MixedPrecisionDetector:
         self._detector = deepcopy(detector).eval().requires_grad_(False)
         for part in self._detector.modules():
             # What autocast would do with them in every pass.
-            if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | GroupSelfAttention):
                 part.to(dtype)
 
     def __call__(self, images: Float[Tensor, "B N R R"]) -> LayerOutputs:

@@ -60,7 +60,13 @@ class Trial:
         self.candidates = [size for size in range(self.effective, 0, -1) if self.effective % size == 0]
         self.usable = usable_memory(self.device)
         if self.device.type == "cpu":
-            self.usable //= gathered(socket.gethostname()).count(socket.gethostname())
+            here = gathered(socket.gethostname()).count(socket.gethostname())
+            self.usable //= max(self.devices, here)
+
+    @property
+    def _processes(self) -> int:
+        """Of the run, which may not have begun."""
+        return max(self.devices, rank_and_world_size()[1])
 
     def settle(self) -> TrainConfig:
         """Raises:
@@ -74,7 +80,7 @@ class Trial:
                 f"batch_size: not even 1 image at a time fits into the memory of {self.device} ({memory}); "
                 f"try {remedies(self.config)}"
             )
-        steps, each = self.effective // batch_size, " on each device" if rank_and_world_size()[1] > 1 else ""
+        steps, each = self.effective // batch_size, " on each device" if self._processes > 1 else ""
         say(
             f"batch_size: {batch_size} fits ({memory}), "
             f"so grad_accum_steps={steps} keeps {self.effective} images per step{each}"
@@ -88,7 +94,7 @@ class Trial:
             densest_steps(step, self.train_split)
             evaluate_few(step, self.valid_split, devices=1)
             copy = copy_bytes(step.detector, config, self.device)
-            exchange = exchange_bytes(step.detector, config, max(self.devices, rank_and_world_size()[1]))
+            exchange = exchange_bytes(step.detector, config, self._processes)
         return memory.peak + copy + exchange
 
     def on_card(self) -> tuple[int, int]:

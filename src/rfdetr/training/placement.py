@@ -39,9 +39,9 @@ def placement(config: TrainConfig, settings: ModelSettings, world: World | None)
 
 
 def _sees_its_own_alone() -> bool:
-    """Whether srun has given this process one GPU, as with --gpus-per-task=1; torchrun shows all to each."""
-    is_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    return not is_torchrun and "CUDA_VISIBLE_DEVICES" in os.environ and torch.cuda.device_count() == 1
+    """Whether this process was given one GPU, as by `srun --gpus-per-task=1`; torchrun shows all to each."""
+    is_given = "CUDA_VISIBLE_DEVICES" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    return is_given and torch.cuda.device_count() == 1
 
 
 def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
