@@ -17,9 +17,7 @@ def pick_device(name: str | None) -> torch.device:
         ConfigError: the named device is not on this machine.
     """
     if name is None:
-        if torch.cuda.is_available():
-            return _own_gpu()
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: {name!r} asked for, but torch sees no CUDA device here. Use device='cpu'")

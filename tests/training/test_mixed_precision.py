@@ -1,5 +1,6 @@
 """Mixed precision as GPUs have it: there torch's autocast leaves more in float32 than on the CPU."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,13 @@ from .tiny import CPU, tiny_config
 
 @pytest.mark.parametrize("model", [pytest.param(TINY, id="boxes"), pytest.param(TINY_SEG, id="masks")])
 def test_a_run_is_trained_and_evaluated(model: ModelConfig, shapes: Path, tmp_path: Path) -> None:
-    losses = []
-    for name, mode in (("plain", None), ("gpu", AsOnGPU())):
-        config = tiny_config(shapes, tmp_path / name, device="cpu", precision="bf16", fp16_eval=False)
-        opened = Model(Detector(model), None, CPU)
-        if mode is None:
-            _, result = train_model(opened, ModelSettings(), config)
-        else:
-            with mode:
-                _, result = train_model(opened, ModelSettings(), config)
-            assert {"layer_norm", "sum", *(("interpolate",) if model.segmentation_head else ())} <= mode.changed
+    losses, gpu = [], AsOnGPU()
+    for name, rules in (("plain", nullcontext()), ("gpu", gpu)):
+        config = tiny_config(shapes, tmp_path / name, device="cpu", precision="bf16")
+        with rules:
+            _, result = train_model(Model(Detector(model), None, CPU), ModelSettings(), config)
         losses.append([result.history[-1][key] for key in ("train/loss", "val/loss")])
+    assert {"layer_norm", "sum", *(("interpolate",) if model.segmentation_head else ())} <= gpu.changed
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 

@@ -52,14 +52,14 @@ def check_machine(config: TrainConfig, settings: ModelSettings, world: World | N
     """
     problems = []
     for look in (
-        _device,
-        lambda *_: _check_world(config, world),
-        _check_precision,
-        lambda *_: _check_strategy(config, settings, world),
-        _check_resume,
+        lambda: _device(config, settings),
+        lambda: _check_world(config, world),
+        lambda: _check_precision(config, settings),
+        lambda: _check_strategy(config, settings, world),
+        lambda: _check_resume(config),
     ):
         try:
-            look(config, settings)
+            look()
         except ConfigError as error:
             problems.append(str(error))
     refuse("train", list(dict.fromkeys(problems)))  # a device that is not there is missed by several
@@ -85,7 +85,7 @@ def _check_strategy(config: TrainConfig, settings: ModelSettings, world: World |
         )
 
 
-def _check_resume(config: TrainConfig, _: ModelSettings) -> None:
+def _check_resume(config: TrainConfig) -> None:
     if config.resume not in (None, "auto") and not user_path(config.resume, "resume").is_file():
         raise ConfigError(f"resume: {config.resume}: no such file")
 
