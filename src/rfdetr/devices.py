@@ -69,6 +69,11 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16; others are slower in it than in float32."""
+    return processor_has("avx512_bf16", "amx_bf16")
+
+
+def processor_has(*instructions: str) -> bool:
+    """Whether this processor has at least one of these sets of instructions, by torch's names."""
     # Older versions of torch do not tell.
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return any(known.get(name, False) for name in instructions)

@@ -99,10 +99,11 @@ def test_precision_decides_in_what_it_computes() -> None:
     ("settings", "message"),
     [
         pytest.param({"precision": "32"}, "precision='32' is what the model computes in already", id="32"),
+        pytest.param({"precision": "int8"}, "precision='int8' is for the CPU; on the cpu use", id="int8"),
         pytest.param({"precision": "bf16", "batch_size": 4}, "batch_size is for the CPU", id="batch_size"),
     ],
 )
-def test_what_would_change_nothing_is_refused(settings: dict[str, object], message: str) -> None:
+def test_what_would_change_nothing_or_is_for_the_cpu_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"optimize: {message}"):
         MixedPrecisionDetector(Detector(TINY), OptimizeConfig.model_validate(settings))
 

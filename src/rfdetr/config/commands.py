@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from rfdetr.config.base import Config
-from rfdetr.config.values import AnyPath, Precision
+from rfdetr.config.values import AnyPath, OptimizedPrecision
 
 
 class PredictConfig(Config):
@@ -32,8 +32,8 @@ class PredictConfig(Config):
 class OptimizeConfig(Config):
     """How `model.optimize` prepares a model for prediction."""
 
-    precision: Precision = "auto"
-    """Number format: `32` (CPU), `bf16`, `fp16` (GPU), or `auto`: bf16 where it is fast, on other GPUs fp16."""
+    precision: OptimizedPrecision = "auto"
+    """Number format: `32` or `int8` (large layers; CPU with VNNI), `bf16`, `fp16` (GPU), or `auto`: the fastest."""
     batch_size: PositiveInt = 1
     """Images per forward pass on a CPU, where more than one is seldom faster. On a GPU `predict` says."""
 

@@ -24,6 +24,8 @@ class MixedPrecisionDetector:
     def __init__(self, detector: Detector, settings: OptimizeConfig) -> None:
         self.config = detector.config
         self.device = next(detector.parameters()).device
+        if settings.precision == "int8":
+            raise ConfigError(f"optimize: precision='int8' is for the CPU; on the {self.device} use 'bf16' or 'fp16'")
         dtype = autocast_dtype(settings.precision, self.device)
         if dtype is None:
             raise ConfigError(
