@@ -30,7 +30,7 @@ LOW_THRESHOLD = 0.001
 """Of what mAP is computed from."""
 # What the other package has to be told of a checkpoint.
 OWN = ("resolution", "num_classes", "num_queries", "num_select", "group_detr")
-OURS = ("ours", "ours optimized")
+OURS = ("ours", "ours bf16", "ours optimized")
 OTHERS = ("other", "other bf16", "other compiled")
 
 
@@ -55,8 +55,8 @@ def opened(side: str, size: str, weights: str) -> Any:
 
     if side in OURS:
         model: Any = rfdetr.from_checkpoint(weights, device="cpu")
-        if side == "ours optimized":
-            model.optimize()
+        if side != "ours":
+            model.optimize(precision="bf16" if side == "ours bf16" else "auto")
         return model
     saved = torch.load(weights, map_location="cpu", weights_only=False)
     own = saved["args"] if isinstance(saved["args"], dict) else vars(saved["args"])

@@ -100,6 +100,7 @@ def test_precision_decides_in_what_it_computes() -> None:
     [
         pytest.param({"precision": "32"}, "precision='32' is what the model computes in already", id="32"),
         pytest.param({"precision": "int8"}, "precision='int8' is for the CPU; on the cpu use", id="int8"),
+        pytest.param({"precision": "int8-bf16"}, "precision='int8-bf16' is for the CPU", id="int8 and bf16"),
         pytest.param({"precision": "bf16", "batch_size": 4}, "batch_size is for the CPU", id="batch_size"),
     ],
 )

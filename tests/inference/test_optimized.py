@@ -134,5 +134,5 @@ def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_half_precision_is_not_for_the_cpu() -> None:
-    with pytest.raises(ConfigError, match="optimize: precision='fp16' needs a GPU; on the CPU use 'int8', 'bf16' or '32'"):
+    with pytest.raises(ConfigError, match="optimize: precision='fp16' needs a GPU; on the CPU use 'auto'"):
         OptimizedDetector(Detector(TINY), OptimizeConfig(precision="fp16"))

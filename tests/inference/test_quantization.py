@@ -9,7 +9,7 @@ from tests.tiny import TINY
 from rfdetr.config.commands import OptimizeConfig
 from rfdetr.devices import processor_has
 from rfdetr.errors import ConfigError
-from rfdetr.inference.optimized import BYTES, OptimizedDetector
+from rfdetr.inference.optimized import VNNI, OptimizedDetector
 from rfdetr.inference.quantization import quantize_layers
 from rfdetr.models.detector import Detector
 
@@ -17,7 +17,7 @@ openvino: Any = pytest.importorskip("openvino")
 operations: Any = pytest.importorskip("openvino.opset13")
 WIDE = TINY.replace(encoder_width=384, encoder_heads=6)
 """Its layers of 384 x 1536 are worth it."""
-needs_vnni = pytest.mark.skipif(not processor_has(*BYTES), reason="needs a processor with VNNI")
+needs_vnni = pytest.mark.skipif(not processor_has(*VNNI), reason="needs a processor with VNNI")
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +68,12 @@ def test_in_bytes_a_detector_predicts_nearly_what_it_does_in_float32() -> None:
         expected = detector(images)["pred_logits"]
     found = {
         precision: OptimizedDetector(detector, OptimizeConfig.model_validate({"precision": precision}))(images)
-        for precision in ("bf16", "int8")
+        for precision in ("bf16", "int8", "int8-bf16")
     }
     # Rounding may choose other tokens for a few queries.
     off = {name: (outputs["pred_logits"] - expected).abs().median() for name, outputs in found.items()}
-    assert off["bf16"] < off["int8"] < 2.5 * off["bf16"]
+    assert 0 < off["int8"] < 2 * off["bf16"]
+    assert off["bf16"] < off["int8-bf16"] < 2.5 * off["bf16"]
 
 
 @needs_vnni
@@ -89,10 +90,11 @@ def test_an_outlier_among_the_inputs_is_no_matter_to_other_groups() -> None:
     assert np.abs(compiled([inputs])[0] - inputs @ weights.T).max() < 0.2
 
 
-def test_a_processor_without_products_of_bytes_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int8-bf16"])
+def test_a_processor_without_products_of_bytes_is_told_of(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    with pytest.raises(ConfigError, match="optimize: precision='int8' needs a processor with VNNI, and this one is"):
-        OptimizedDetector(Detector(TINY), OptimizeConfig(precision="int8"))
+    with pytest.raises(ConfigError, match=f"optimize: precision='{precision}' needs a processor with VNNI, which"):
+        OptimizedDetector(Detector(TINY), OptimizeConfig.model_validate({"precision": precision}))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_a_processor_without_products_of_bytes_is_told_of(monkeypatch: pytest.Mo
         ((), "32"),
         (("avx512_bf16",), "bf16"),
         (("avx_vnni",), "int8"),
-        (("avx512_vnni", "avx512_bf16"), "int8"),
+        (("avx512_vnni", "avx512_bf16"), "int8-bf16"),
         (("avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16"), "bf16"),
     ],
     ids=["none", "bfloat16", "bytes", "both", "AMX"],

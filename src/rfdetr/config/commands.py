@@ -33,7 +33,7 @@ class OptimizeConfig(Config):
     """How `model.optimize` prepares a model for prediction."""
 
     precision: OptimizedPrecision = "auto"
-    """Number format: `32` or `int8` (large layers; CPU with VNNI), `bf16`, `fp16` (GPU), or `auto`: the fastest."""
+    """`32`, `bf16`, `fp16` (GPU), `int8` in large layers and `32` or `bf16` beside it (CPU), `auto`: the fastest."""
     batch_size: PositiveInt = 1
     """Images per forward pass on a CPU, where more than one is seldom faster. On a GPU `predict` says."""
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 # YAML reads `precision: 32` as a number.
 _AS_TEXT = BeforeValidator(lambda value: "32" if value == 32 else value)
 Precision = Annotated[Literal["auto", "32", "bf16", "fp16"], _AS_TEXT]
-OptimizedPrecision = Annotated[Literal["auto", "32", "bf16", "fp16", "int8"], _AS_TEXT]
+OptimizedPrecision = Annotated[Literal["auto", "32", "bf16", "fp16", "int8", "int8-bf16"], _AS_TEXT]
 MAX_MEGAPIXELS = 178.0
 """What Pillow reads at most; 0.5 GB as RGB."""
 Chance = Annotated[float, Field(ge=0, le=1)]

@@ -24,9 +24,13 @@ class MixedPrecisionDetector:
     def __init__(self, detector: Detector, settings: OptimizeConfig) -> None:
         self.config = detector.config
         self.device = next(detector.parameters()).device
-        if settings.precision == "int8":
-            raise ConfigError(f"optimize: precision='int8' is for the CPU; on the {self.device} use 'bf16' or 'fp16'")
-        dtype = autocast_dtype(settings.precision, self.device)
+        match settings.precision:
+            case "int8" | "int8-bf16" as precision:
+                raise ConfigError(
+                    f"optimize: precision={precision!r} is for the CPU; on the {self.device} use 'bf16' or 'fp16'"
+                )
+            case precision:
+                dtype = autocast_dtype(precision, self.device)
         if dtype is None:
             raise ConfigError(
                 f"optimize: precision='32' is what the model computes in already on the {self.device}; "

@@ -15,8 +15,13 @@ from rfdetr.inference.quantization import GROUP, quantize_layers
 from rfdetr.models.detector import Detector
 from rfdetr.types import LayerOutputs, MaskLogits
 
-NUMBER_FORMATS = {"32": "float32", "bf16": "bfloat16", "int8": "int8"}
-BYTES = ("avx512_vnni", "avx_vnni")
+NUMBER_FORMATS = {
+    "32": "float32",
+    "bf16": "bfloat16",
+    "int8": "large layers in bytes, all else in float32",
+    "int8-bf16": "large layers in bytes, all else in bfloat16",
+}
+VNNI = ("avx512_vnni", "avx_vnni")
 """Instructions for products of bytes."""
 MATRIX_UNIT = "amx_tile"
 """Of AMX. It multiplies bfloat16 as fast as VNNI does bytes, or faster."""
@@ -35,25 +40,25 @@ class OptimizedDetector:
         self.config = detector.config
         self.device = torch.device("cpu")
         if settings.precision == "fp16":
-            raise ConfigError("optimize: precision='fp16' needs a GPU; on the CPU use 'int8', 'bf16' or '32'")
-        if settings.precision == "int8" and not processor_has(*BYTES):
+            raise ConfigError("optimize: precision='fp16' needs a GPU; on the CPU use 'auto'")
+        self.precision = _fastest() if settings.precision == "auto" else settings.precision
+        in_bytes, in_bfloat16 = self.precision.startswith("int8"), self.precision.endswith("bf16")
+        if in_bytes and not processor_has(*VNNI):
             raise ConfigError(
-                "optimize: precision='int8' needs a processor with VNNI, and this one is without; use 'auto' or '32'"
+                f"optimize: precision={self.precision!r} needs a processor with VNNI, which this is not; use 'auto'"
             )
         openvino = import_openvino()
-        self.precision = _fastest() if settings.precision == "auto" else settings.precision
-        bfloat16 = self.precision == "bf16" or (self.precision == "int8" and multiplies_bfloat16())
         self.batch_size = settings.batch_size
         core = openvino.Core()
         program = core.read_model(kept_program(detector, self.batch_size))
         properties = {
-            "INFERENCE_PRECISION_HINT": openvino.Type.bf16 if bfloat16 else openvino.Type.f32,
+            "INFERENCE_PRECISION_HINT": openvino.Type.bf16 if in_bfloat16 else openvino.Type.f32,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # Threads bound to cores would wait there for those that decode images.
             "ENABLE_CPU_PINNING": False,
         }
-        if self.precision == "int8":
+        if in_bytes:
             quantize_layers(program)
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
         self._request = core.compile_model(program, "CPU", properties).create_infer_request()
@@ -79,6 +84,6 @@ class OptimizedDetector:
 
 def _fastest() -> OptimizedPrecision:
     """Of the formats whose detections are as near to those of float32 as bfloat16's."""
-    if processor_has(*BYTES) and not processor_has(MATRIX_UNIT):
-        return "int8"
+    if processor_has(*VNNI) and not processor_has(MATRIX_UNIT):
+        return "int8-bf16" if multiplies_bfloat16() else "int8"
     return "bf16" if multiplies_bfloat16() else "32"
