@@ -30,7 +30,8 @@ LOW_THRESHOLD = 0.001
 """Of what mAP is computed from."""
 # What the other package has to be told of a checkpoint.
 OWN = ("resolution", "num_classes", "num_queries", "num_select", "group_detr")
-OURS = ("ours", "ours bf16", "ours optimized")
+OURS = {"ours": "", "ours, bf16": "bf16", "ours, int8": "int8", "ours, int8-bf16": "int8-bf16"}
+"""Precisions of `optimize`."""
 OTHERS = ("other", "other bf16", "other compiled")
 
 
@@ -55,8 +56,8 @@ def opened(side: str, size: str, weights: str) -> Any:
 
     if side in OURS:
         model: Any = rfdetr.from_checkpoint(weights, device="cpu")
-        if side != "ours":
-            model.optimize(precision="bf16" if side == "ours bf16" else "auto")
+        if OURS[side]:
+            model.optimize(precision=OURS[side])
         return model
     saved = torch.load(weights, map_location="cpu", weights_only=False)
     own = saved["args"] if isinstance(saved["args"], dict) else vars(saved["args"])
@@ -154,7 +155,7 @@ def accuracy(weights: Path, folder: Path, found: list[Any]) -> float:
 
 
 def compare(size: str, weights: Path, folder: Path, given: argparse.Namespace) -> None:
-    names = OURS + (OTHERS[: 3 if given.compiled else 2] if given.other else ())
+    names = (*OURS, *(OTHERS[: 3 if given.compiled else 2] if given.other else ()))
     sides = {
         name: Side(
             given.other if name in OTHERS else sys.executable, __file__, name, size, weights, folder, given.threads

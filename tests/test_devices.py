@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfdetr.devices import as_current, autocast_dtype, multiplies_bfloat16, pick_device, training_device
+from rfdetr.devices import as_current, autocast_dtype, multiplies_bfloat16, pick_device, processor_has, training_device
 from rfdetr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -132,10 +132,25 @@ def test_number_format() -> None:
     assert autocast_dtype("auto", torch.device("mps")) == torch.float16
 
 
-def test_the_processor_says_whether_it_multiplies_bfloat16() -> None:
+def test_the_processor_says_what_it_multiplies() -> None:
     """Linux lists the same."""
     flags = Path("/proc/cpuinfo")
     if not flags.exists() or "\nflags" not in flags.read_text():
         pytest.skip("no list to compare with")
-    assert multiplies_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))
+    listed = set(flags.read_text().split())
+    assert multiplies_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & listed)
+    for name in ("avx512_vnni", "avx_vnni", "amx_tile"):
+        assert processor_has(name) == (name in listed)
     assert autocast_dtype("auto", CPU) is (torch.bfloat16 if multiplies_bfloat16() else None)
+
+
+def test_a_torch_that_does_not_list_it_is_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those up to 2.10, of which some lack a question."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert processor_has("avx512_vnni")
+    assert not multiplies_bfloat16()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert multiplies_bfloat16()

@@ -74,6 +74,16 @@ def multiplies_bfloat16() -> bool:
 
 def processor_has(*instructions: str) -> bool:
     """Whether this processor has at least one of these sets of instructions, by torch's names."""
-    # Older versions of torch do not tell.
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if hasattr(torch.cpu, "get_capabilities"):
+        known = torch.cpu.get_capabilities()
+    else:
+        known = {name: getattr(torch.cpu, question, bool)() for name, question in _BEFORE_CAPABILITIES.items()}
     return any(known.get(name, False) for name in instructions)
+
+
+_BEFORE_CAPABILITIES = {  # torch up to 2.10
+    "avx512_bf16": "_is_avx512_bf16_supported",
+    "avx512_vnni": "_is_vnni_supported",
+    "amx_bf16": "_is_amx_tile_supported",
+    "amx_tile": "_is_amx_tile_supported",
+}

@@ -101,10 +101,10 @@ def test_other_weights_batches_and_code_are_other_programs(
         next(detector.parameters()).add_(1)
     made.append(programs.kept_program(detector, 1))
     changed = tmp_path / "models"
-    shutil.copytree(programs.NETWORK, changed)
+    shutil.copytree(programs.CODE[0], changed)
     with (changed / "mlp.py").open("a") as file:
         file.write("\n")
-    monkeypatch.setattr(programs, "NETWORK", changed)
+    monkeypatch.setattr(programs, "CODE", (changed, programs.CODE[1]))
     made.append(programs.kept_program(detector, 1))
     assert len(set(made)) == 4
     assert len(list(cache.iterdir())) == 4
@@ -136,3 +136,11 @@ def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.M
 def test_half_precision_is_not_for_the_cpu() -> None:
     with pytest.raises(ConfigError, match="optimize: precision='fp16' needs a GPU; on the CPU use 'auto'"):
         OptimizedDetector(Detector(TINY), OptimizeConfig(precision="fp16"))
+
+
+def test_an_openvino_that_is_too_old_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openvino.__version__", "2026.2.1-21919-release")
+    with pytest.raises(
+        ConfigError, match=r"optimize: needs OpenVINO 2026\.3 or later, this is 2026\.2\.1\. Install it"
+    ):
+        OptimizedDetector(Detector(TINY), EXACT)

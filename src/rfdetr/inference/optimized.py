@@ -23,8 +23,6 @@ NUMBER_FORMATS = {
 }
 VNNI = ("avx512_vnni", "avx_vnni")
 """Instructions for products of bytes."""
-MATRIX_UNIT = "amx_tile"
-"""Of AMX. It multiplies bfloat16 as fast as VNNI does bytes, or faster."""
 
 
 class OptimizedDetector:
@@ -33,7 +31,8 @@ class OptimizedDetector:
     Calls from several threads wait for each other.
 
     Raises:
-        ConfigError: OpenVINO is not installed, the cache cannot be written to, or the format is not for this processor.
+        ConfigError: OpenVINO is not installed or too old, the cache cannot be written to, the format is not for this
+            processor, or for `int8` a weight is not finite.
     """
 
     def __init__(self, detector: Detector, settings: OptimizeConfig) -> None:
@@ -45,12 +44,10 @@ class OptimizedDetector:
         in_bytes, in_bfloat16 = self.precision.startswith("int8"), self.precision.endswith("bf16")
         if in_bytes and not processor_has(*VNNI):
             raise ConfigError(
-                f"optimize: precision={self.precision!r} needs a processor with VNNI, which this is not; use 'auto'"
+                f"optimize: precision={self.precision!r} needs a processor with VNNI, which this one lacks; use 'auto'"
             )
         openvino = import_openvino()
         self.batch_size = settings.batch_size
-        core = openvino.Core()
-        program = core.read_model(kept_program(detector, self.batch_size))
         properties = {
             "INFERENCE_PRECISION_HINT": openvino.Type.bf16 if in_bfloat16 else openvino.Type.f32,
             "PERFORMANCE_HINT": "LATENCY",
@@ -58,10 +55,19 @@ class OptimizedDetector:
             # Threads bound to cores would wait there for those that decode images.
             "ENABLE_CPU_PINNING": False,
         }
+        core = openvino.Core()
+        program = core.read_model(kept_program(detector, self.batch_size))
         if in_bytes:
             quantize_layers(program)
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
-        self._request = core.compile_model(program, "CPU", properties).create_infer_request()
+        try:
+            self.compiled = core.compile_model(program, "CPU", properties)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ConfigError(
+                f"optimize: OpenVINO cannot load the model in {self.precision!r} ({reason}); use precision='32'"
+            ) from None
+        self._request = self.compiled.create_infer_request()
         self._lock = Lock()
 
     def __call__(self, images: Float[Tensor, "B N R R"]) -> LayerOutputs:
@@ -83,7 +89,8 @@ class OptimizedDetector:
 
 
 def _fastest() -> OptimizedPrecision:
-    """Of the formats whose detections are as near to those of float32 as bfloat16's."""
-    if processor_has(*VNNI) and not processor_has(MATRIX_UNIT):
+    """Of the formats that are about as accurate as bfloat16, on processors that it is known of."""
+    # The matrix units of AMX multiply bfloat16 as fast as VNNI does bytes, or faster.
+    if processor_has("avx512_vnni") and not processor_has("amx_tile"):
         return "int8-bf16" if multiplies_bfloat16() else "int8"
     return "bf16" if multiplies_bfloat16() else "32"

@@ -17,13 +17,17 @@ from rfdetr import models
 from rfdetr.console import say
 from rfdetr.errors import ConfigError
 from rfdetr.files import cache_folder
+from rfdetr.inference.quantization import fold_norms
 from rfdetr.models.detector import Detector
 from rfdetr.version import __version__
 
 PROGRAMS_KEPT = 4
 """Each is as large as the weights in float32."""
-NETWORK = Path(models.__file__).parent
-"""The code that programs are made of."""
+CODE = (Path(models.__file__).parent, Path(__file__).parent)
+"""Of what programs depend on."""
+OLDEST = (2026, 3)
+"""Earlier versions of OpenVINO do not multiply bytes beside bfloat16."""
+_HOW = "pip install --upgrade 'rfdetr[openvino]'"
 _FILE = "detector.xml"  # beside it OpenVINO writes the weights
 
 
@@ -43,12 +47,17 @@ class _LastLayer(nn.Module):
 
 def import_openvino() -> Any:
     """Raises:
-    ConfigError: it is not installed, or cannot be loaded.
+    ConfigError: it is not installed, is too old, or cannot be loaded.
     """
     try:
-        return import_module("openvino")
+        openvino = import_module("openvino")
     except ImportError as error:
-        raise ConfigError(f"optimize: needs OpenVINO ({error}). Install it: pip install 'rfdetr[openvino]'") from None
+        raise ConfigError(f"optimize: needs OpenVINO ({error}). Install it: {_HOW}") from None
+    version = openvino.__version__.split("-")[0]
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        least = ".".join(map(str, OLDEST))
+        raise ConfigError(f"optimize: needs OpenVINO {least} or later, this is {version}. Install it: {_HOW}")
+    return openvino
 
 
 def kept_program(detector: Detector, batch_size: int) -> Path:
@@ -82,7 +91,7 @@ def kept_program(detector: Detector, batch_size: int) -> Path:
 def _digest(detector: Detector, versions: list[object]) -> str:
     """Of everything that the program depends on."""
     found = hashlib.sha256(repr([detector.config, *versions]).encode())
-    for file in sorted(NETWORK.glob("*.py")):
+    for file in (file for folder in CODE for file in sorted(folder.glob("*.py"))):
         found.update(file.read_bytes())
     for name, tensor in detector.state_dict().items():
         found.update(name.encode())
@@ -94,6 +103,7 @@ def _converted(openvino: Any, detector: Detector, batch_size: int) -> Any:
     side = detector.config.resolution
     images = torch.zeros(batch_size, detector.config.num_channels, side, side)
     network = _LastLayer(deepcopy(detector).eval().requires_grad_(False))
+    fold_norms(network.detector)
     with torch.no_grad(), warnings.catch_warnings():
         # A trace warns of what it takes for constant. Here all is that depends on the size of the images.
         warnings.simplefilter("ignore")

@@ -1,9 +1,15 @@
 """Fully connected layers in 8 bits: weights once, inputs as they come (Yao et al., "ZeroQuant", 2022, section 4.1)."""
 
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
+
+from rfdetr.errors import ConfigError
+from rfdetr.models.detector import Detector
+from rfdetr.models.dinov2 import Block
 
 GROUP = 128
 """Inputs that share a scale. The fewer, the less an outlier costs its neighbours, and the slower."""
@@ -11,25 +17,40 @@ LEAST_WEIGHTS = 2**17
 """Smaller layers, as those of boxes and classes are, take no time to speak of, and stay exact."""
 
 
-def quantize_layers(program: Any) -> int:
+@torch.no_grad()
+def fold_norms(detector: Detector) -> None:
+    """Move scale and shift of the ViT's norms into the layers that read them, which changes no result.
+
+    What these then read is at most the root of its width: no channel, however a norm scales it, coarsens the others of
+    its group (Nagel et al., "Data-Free Quantization", 2019, section 4.1).
+    """
+    for block in cast("Iterable[Block]", detector.backbone.vit.blocks):
+        for norm, layer in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)):
+            layer.bias.add_((layer.weight.double() @ norm.bias.double()).float())
+            layer.weight.mul_(norm.weight)
+            norm.weight.fill_(1)
+            norm.bias.zero_()
+
+
+def quantize_layers(program: Any) -> None:
     """Keep the weights of the large fully connected layers of a program of OpenVINO as bytes, in place.
 
     Each output has a scale of its own, that of its largest weight. Loaded with `DYNAMIC_QUANTIZATION_GROUP_SIZE`
     and on a processor with VNNI, such layers multiply bytes.
 
-    Returns:
-        How many layers these are.
+    Raises:
+        ConfigError: a weight is not finite. As bytes it would be, and nobody would notice.
     """
     operations = import_module("openvino.opset13")
-    layers = [node for node in program.get_ordered_ops() if node.get_type_name() == "MatMul" and _is_large(node)]
-    for layer in layers:
+    for layer in [node for node in program.get_ordered_ops() if node.get_type_name() == "MatMul" and _is_large(node)]:
         weights = layer.input_value(1).get_node().data
-        scales = np.abs(weights).max(axis=1 if layer.get_attributes()["transpose_b"] else 0, keepdims=True) / 127
-        scales[scales == 0] = 1
+        largest = np.abs(weights).max(axis=1 if layer.get_attributes()["transpose_b"] else 0, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise ConfigError("optimize: the model has weights that are not finite")
+        scales = np.maximum(largest / 127, np.finfo(np.float32).tiny)
         codes = operations.constant(np.round(weights / scales).astype(np.int8))
         restored = operations.multiply(operations.convert(codes, "f32"), operations.constant(scales))
         layer.input(1).replace_source_output(restored.output(0))
-    return len(layers)
 
 
 def _is_large(product: Any) -> bool:
