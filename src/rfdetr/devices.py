@@ -9,6 +9,14 @@ import torch
 from rfdetr.config.values import Precision
 from rfdetr.errors import ConfigError
 
+_QUESTIONS = {
+    "avx512_bf16": "_is_avx512_bf16_supported",
+    "avx512_vnni": "_is_vnni_supported",
+    "amx_bf16": "_is_amx_tile_supported",
+    "amx_tile": "_is_amx_tile_supported",
+}
+"""To a torch (up to 2.10) that does not list what a processor has."""
+
 
 def pick_device(name: str | None) -> torch.device:
     """The named device, or the best there is; of several GPUs without a number, that of this process.
@@ -77,13 +85,5 @@ def processor_has(*instructions: str) -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         known = torch.cpu.get_capabilities()
     else:
-        known = {name: getattr(torch.cpu, question, bool)() for name, question in _BEFORE_CAPABILITIES.items()}
+        known = {name: getattr(torch.cpu, question, bool)() for name, question in _QUESTIONS.items()}
     return any(known.get(name, False) for name in instructions)
-
-
-_BEFORE_CAPABILITIES = {  # torch up to 2.10
-    "avx512_bf16": "_is_avx512_bf16_supported",
-    "avx512_vnni": "_is_vnni_supported",
-    "amx_bf16": "_is_amx_tile_supported",
-    "amx_tile": "_is_amx_tile_supported",
-}
