@@ -155,7 +155,11 @@ def accuracy(weights: Path, folder: Path, found: list[Any]) -> float:
 
 
 def compare(size: str, weights: Path, folder: Path, given: argparse.Namespace) -> None:
-    names = (*OURS, *(OTHERS[: 3 if given.compiled else 2] if given.other else ()))
+    from rfdetr.devices import processor_has
+    from rfdetr.inference.optimized import VNNI
+
+    ours = [name for name, precision in OURS.items() if "int8" not in precision or processor_has(*VNNI)]
+    names = (*ours, *(OTHERS[: 3 if given.compiled else 2] if given.other else ()))
     sides = {
         name: Side(
             given.other if name in OTHERS else sys.executable, __file__, name, size, weights, folder, given.threads

@@ -183,9 +183,10 @@ class RFDETR:
         """Prepare the model for prediction where it is: until it is trained again, that takes less time.
 
         On a CPU OpenVINO runs it: takes some seconds, and memory for the weights once more; what later processes can
-        use is kept on disk. Where the processor multiplies bytes, large layers are kept as bytes and their inputs
-        rounded to such as they come, without images to calibrate with. On a GPU it computes in mixed precision. In all
-        but float32 scores and boxes differ a little. `evaluate`, `train` and `save` keep to the weights in float32.
+        use is kept on disk. With `int8`, which `auto` takes where it is fastest, large layers are kept as bytes and
+        their inputs rounded to such as they come, without images to calibrate with. On a GPU it computes in mixed
+        precision. In all but float32 scores and boxes differ a little. `evaluate`, `train` and `save` keep to the
+        weights in float32.
 
         Raises:
             ConfigError: a setting is not for this device or processor; for the CPU, OpenVINO is not installed

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.tiny import TINY, TINY_SEG
+from torch import nn
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.commands import OptimizeConfig
@@ -50,6 +51,16 @@ def test_in_float32_it_predicts_what_the_detector_does_in_batches_of_any_size(ba
     found, expected = optimized(images), expected_of(detector, images)
     torch.testing.assert_close(found["pred_logits"], expected["pred_logits"], rtol=0, atol=1e-5)
     torch.testing.assert_close(found["pred_boxes"], expected["pred_boxes"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid_size", [6, 11])
+def test_positions_of_another_grid_are_resized_as_the_detector_does(grid_size: int) -> None:
+    detector = Detector(TINY.replace(positional_encoding_size=grid_size))
+    positions = detector.backbone.vit.embeddings.position_embeddings
+    nn.init.normal_(positions, std=0.5, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found, expected = OptimizedDetector(detector, EXACT)(images), expected_of(detector, images)
+    torch.testing.assert_close(found["pred_logits"], expected["pred_logits"], rtol=0, atol=1e-5)
 
 
 def test_masks_are_predicted_too() -> None:
@@ -142,5 +153,14 @@ def test_an_openvino_that_is_too_old_is_told_of(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("openvino.__version__", "2026.2.1-21919-release")
     with pytest.raises(
         ConfigError, match=r"optimize: needs OpenVINO 2026\.3 or later, this is 2026\.2\.1\. Install it"
+    ):
+        OptimizedDetector(Detector(TINY), EXACT)
+
+
+def test_a_program_that_cannot_be_loaded(cache: Path) -> None:
+    file = programs.kept_program(Detector(TINY), 1)
+    file.write_text(file.read_text()[:1000])
+    with pytest.raises(
+        ConfigError, match=rf"cannot load the model in precision='32': .* or remove {file.parent}, from"
     ):
         OptimizedDetector(Detector(TINY), EXACT)

@@ -55,17 +55,21 @@ class OptimizedDetector:
             # Threads bound to cores would wait there for those that decode images.
             "ENABLE_CPU_PINNING": False,
         }
-        core = openvino.Core()
-        program = core.read_model(kept_program(detector, self.batch_size))
         if in_bytes:
-            quantize_layers(program)
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
+            _check_finite(detector)
+        core = openvino.Core()
+        file = kept_program(detector, self.batch_size)
         try:
+            program = core.read_model(file)
+            if in_bytes:
+                quantize_layers(program)
             self.compiled = core.compile_model(program, "CPU", properties)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or "for no reason given").splitlines()[-1]
             raise ConfigError(
-                f"optimize: OpenVINO cannot load the model in {self.precision!r} ({reason}); use precision='32'"
+                f"optimize: OpenVINO cannot load the model in precision={self.precision!r}: {reason}. "
+                f"Try another one, or remove {file.parent}, from which it is loaded"
             ) from None
         self._request = self.compiled.create_infer_request()
         self._lock = Lock()
@@ -94,3 +98,10 @@ def _fastest() -> OptimizedPrecision:
     if processor_has("avx512_vnni") and not processor_has("amx_tile"):
         return "int8-bf16" if multiplies_bfloat16() else "int8"
     return "bf16" if multiplies_bfloat16() else "32"
+
+
+def _check_finite(detector: Detector) -> None:
+    """In bytes what is not finite would be, and nobody would notice."""
+    for name, tensor in detector.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ConfigError(f"optimize: the model has weights that are not finite: {name}")

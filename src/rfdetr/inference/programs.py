@@ -1,6 +1,7 @@
 """Detectors as programs of OpenVINO: traced and converted once, and kept on disk for later processes."""
 
 import hashlib
+import re
 import shutil
 import tempfile
 import warnings
@@ -19,6 +20,7 @@ from rfdetr.errors import ConfigError
 from rfdetr.files import cache_folder
 from rfdetr.inference.quantization import fold_norms
 from rfdetr.models.detector import Detector
+from rfdetr.models.dinov2 import PatchEmbedding, resize_positions
 from rfdetr.version import __version__
 
 PROGRAMS_KEPT = 4
@@ -54,7 +56,8 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise ConfigError(f"optimize: needs OpenVINO ({error}). Install it: {_HOW}") from None
     version = openvino.__version__.split("-")[0]
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
         least = ".".join(map(str, OLDEST))
         raise ConfigError(f"optimize: needs OpenVINO {least} or later, this is {version}. Install it: {_HOW}")
     return openvino
@@ -103,6 +106,7 @@ def _converted(openvino: Any, detector: Detector, batch_size: int) -> Any:
     side = detector.config.resolution
     images = torch.zeros(batch_size, detector.config.num_channels, side, side)
     network = _LastLayer(deepcopy(detector).eval().requires_grad_(False))
+    _fix_grid(network.detector.backbone.vit.embeddings, side)
     fold_norms(network.detector)
     with torch.no_grad(), warnings.catch_warnings():
         # A trace warns of what it takes for constant. Here all is that depends on the size of the images.
@@ -114,6 +118,15 @@ def _converted(openvino: Any, detector: Detector, batch_size: int) -> Any:
     program = frontend.convert(frontend.load(decoder))  # the variable keeps the decoder alive meanwhile
     program.reshape(list(images.shape))
     return program
+
+
+def _fix_grid(embedding: PatchEmbedding, side: int) -> None:
+    """Positions for images of this size, as torch resizes them: OpenVINO's bicubic interpolation gives others."""
+    cells = side // embedding.patch_size
+    of_class, grid = embedding.position_embeddings.split([1, embedding.grid_size**2], dim=1)
+    resized = resize_positions(grid, embedding.grid_size, (cells, cells)).flatten(1, 2)
+    embedding.position_embeddings = nn.Parameter(torch.cat([of_class, resized], dim=1), requires_grad=False)
+    embedding.grid_size = cells
 
 
 def _put_in_place(made: Path, folder: Path) -> None:
