@@ -362,8 +362,8 @@ def optimize_model(model: Model, config: OptimizeConfig) -> Model:
     """The model, prepared for prediction with the weights it has.
 
     Raises:
-        ConfigError: a setting is not for this device; for the CPU, OpenVINO is not installed, or the cache cannot be
-            written to.
+        ConfigError: a setting is not for this device or processor; for the CPU, OpenVINO is not installed or too old,
+            or the cache cannot be written to.
     """
     if next(model.detector.parameters()).device.type != "cpu":
         mixed = MixedPrecisionDetector(model.detector, config)

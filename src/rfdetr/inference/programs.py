@@ -26,9 +26,9 @@ from rfdetr.version import __version__
 PROGRAMS_KEPT = 4
 """Each is as large as the weights in float32."""
 CODE = (Path(models.__file__).parent, Path(__file__).parent)
-"""Of what programs depend on."""
-OLDEST = (2026, 3)
-"""Earlier versions of OpenVINO do not multiply bytes beside bfloat16."""
+"""Folders of what programs are made from and by: other code makes other programs."""
+OLDEST_OPENVINO = (2026, 3)
+"""Earlier ones do not multiply bytes beside bfloat16."""
 _HOW = "pip install --upgrade 'rfdetr[openvino]'"
 _FILE = "detector.xml"  # beside it OpenVINO writes the weights
 
@@ -57,8 +57,8 @@ def import_openvino() -> Any:
         raise ConfigError(f"optimize: needs OpenVINO ({error}). Install it: {_HOW}") from None
     version = openvino.__version__.split("-")[0]
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
-        least = ".".join(map(str, OLDEST))
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_OPENVINO:
+        least = ".".join(map(str, OLDEST_OPENVINO))
         raise ConfigError(f"optimize: needs OpenVINO {least} or later, this is {version}. Install it: {_HOW}")
     return openvino
 

@@ -33,8 +33,8 @@ def fitting_batch_size(
     """The config with a number for batch_size="auto", and the grad_accum_steps that keep the images per step.
 
     They are those of the field's default times grad_accum_steps. Says what was chosen. In a process group all have to
-    call this, and all get the same. `devices` is the number of processes that the run will have,
-    if not those of a group.
+    call this, and all get the same. `devices` is the number of processes that the run will have, if not those of a
+    group.
 
     Raises:
         ConfigError: not even one image fits.
