@@ -104,7 +104,8 @@ def _device(network: Network) -> torch.device:
 def _detect(network: Network, batch: list[Prepared], classes: ClassTable, threshold: float) -> Iterator[Detections]:
     images, sizes_hw = zip(*batch, strict=True)
     with torch.inference_mode():
-        outputs = _run(network, torch.stack(images))
+        # A copy would wake the threads of torch (see `for_prediction`).
+        outputs = _run(network, torch.stack(images) if len(images) > 1 else images[0][None])
         found = postprocess(outputs, torch.tensor(sizes_hw), network.config.num_select, threshold)
     del outputs  # large, and unused while the caller looks at what is found
     for predictions, size_hw in zip(found, sizes_hw, strict=True):

@@ -21,7 +21,8 @@ class Memory:
         cls, levels: list[Float[Tensor, "B D ..."]], padding_mask: Bool[Tensor, "B height width"] | None
     ) -> "Memory":
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
-        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        # Maps whose channels are last in memory stay as they are.
+        tokens = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
         masks = None
         if padding_mask is not None:
             pixels = padding_mask.unsqueeze(1).float()
