@@ -13,7 +13,8 @@ from rfdetr.config.commands import OptimizeConfig
 from rfdetr.devices import multiplies_bfloat16, processor_has
 from rfdetr.errors import ConfigError
 from rfdetr.inference.optimized import VNNI, OptimizedDetector
-from rfdetr.inference.quantization import GROUP, fold_norms, quantize_layers
+from rfdetr.inference.programs import kept_program
+from rfdetr.inference.quantization import GROUP, READS_PIXELS, fold_norms, quantize_layers
 from rfdetr.models.detector import Detector
 from rfdetr.models.dinov2 import Block
 
@@ -84,6 +85,20 @@ def test_other_products_stay_as_they_are(shape: tuple[int, ...]) -> None:
     inputs = operations.parameter([*shape[:-2], 1, shape[-2]], np.float32)
     weights = operations.constant(np.ones(shape, np.float32))
     program = openvino.Model([operations.matmul(inputs, weights, False, False)], [inputs])
+    quantize_layers(program)
+    assert not is_in_bytes(program)
+
+
+def products(program: Any) -> list[Any]:
+    return [node for node in program.get_ordered_ops() if node.get_type_name() == "MatMul"]
+
+
+def test_the_layer_that_reads_pixels_stays_as_it_is() -> None:
+    """It is known by its name, however large it is."""
+    of_detector = products(openvino.Core().read_model(kept_program(Detector(TINY).eval(), 1)))
+    (name,) = (node.get_friendly_name() for node in of_detector if READS_PIXELS in node.get_friendly_name())
+    program = one_layer(np.ones((512, 512), np.float32))
+    products(program)[0].set_friendly_name(name)
     quantize_layers(program)
     assert not is_in_bytes(program)
 

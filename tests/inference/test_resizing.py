@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from tests.oracles import picture as oracle_picture
 from tests.oracles import read_json, read_tensors, stats
+from torch import Tensor
 
+from rfdetr.data.channels import Pixels
 from rfdetr.data.preprocess import normalize
 from rfdetr.inference.resizing import for_prediction
 
@@ -26,19 +28,29 @@ def test_it_is_what_the_reference_sees(number: int) -> None:
 @pytest.mark.parametrize("resolution", [312, 384])
 def test_it_is_the_interpolation_of_torch(size_hw: tuple[int, int], resolution: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    whole = torch.from_numpy(picture).permute(2, 0, 1).float().div(255)
-    size = (resolution, resolution)
-    expected = normalize(F.interpolate(whole[None], size, mode="bilinear", align_corners=False, antialias=False)[0])
     found = for_prediction(picture, resolution)
     assert found.is_contiguous()
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(found, by_torch(picture, resolution), rtol=0, atol=2e-6)
+
+
+def by_torch(picture: Pixels, resolution: int) -> Tensor:
+    whole = torch.from_numpy(picture).permute(2, 0, 1).float().div(255)
+    size = (resolution, resolution)
+    return normalize(F.interpolate(whole[None], size, mode="bilinear", align_corners=False, antialias=False)[0])
+
+
+@pytest.mark.parametrize("channels", [1, 4, 5])
+def test_channels_are_normalised_as_for_training(channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, channels), dtype=np.uint8)
+    torch.testing.assert_close(for_prediction(picture, 32), by_torch(picture, 32), rtol=0, atol=2e-6)
 
 
 def test_it_shrinks_without_antialiasing() -> None:
     """Every fourth row is white, and none between the rows that are sampled."""
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     pixels[::4] = 255
-    assert (for_prediction(pixels, 16) == normalize(torch.zeros(3, 1, 1))).all()
+    black = normalize(torch.zeros(3, 1, 1)).expand(3, 16, 16)
+    torch.testing.assert_close(for_prediction(pixels, 16), black, rtol=0, atol=2e-6)
 
 
 def test_the_types_of_pixels_are_the_same_numbers() -> None:

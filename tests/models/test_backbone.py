@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rfdetr.models.backbone import WindowedViT
 from rfdetr.models.detector import Detector
-from rfdetr.models.dinov2 import resize_positions
+from rfdetr.models.dinov2 import PatchEmbedding, resize_positions
 from tests.tiny import TINY
 
 
@@ -33,6 +33,13 @@ def test_features_have_one_cell_per_patch(vit: WindowedViT, size: tuple[int, int
     height, width = size
     shapes = [feature.shape for feature in vit(torch.randn(2, 3, *size))]
     assert shapes == [(2, TINY.encoder_width, height // 8, width // 8)] * 2
+
+
+def test_a_patch_is_projected_as_by_the_published_convolution() -> None:
+    embedding = PatchEmbedding(num_channels=4, width=5, patch_size=8, grid_size=4)
+    images = torch.randn(2, 4, 32, 48)
+    _, tokens = embedding(images)
+    torch.testing.assert_close(tokens, embedding.projection(images).permute(0, 2, 3, 1))
 
 
 def test_stochastic_depth_rises_from_block_to_block() -> None:

@@ -1,4 +1,4 @@
-"""Images -> what the detector sees. Training, evaluation and prediction share the last step, normalisation.
+"""Images -> what the detector sees. Training, evaluation and prediction share the statistics of normalisation.
 
 Two resizes exist because the published numbers were made with both: evaluation shrinks with antialiasing (PIL),
 prediction without (`inference/resizing.py`).
@@ -6,7 +6,7 @@ prediction without (`inference/resizing.py`).
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from rfdetr.data.channels import Pixels
@@ -15,6 +15,12 @@ from rfdetr.data.resampling import picture_hw, resample
 # ImageNet's channel statistics, as DINOv2 was trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+def channel_statistics(num_channels: int) -> tuple[Float64[np.ndarray, "C 1 1"], Float64[np.ndarray, "C 1 1"]]:
+    """Mean and standard deviation; more channels than three take them again from the first on."""
+    mean, std = (np.resize(values, (num_channels, 1, 1)) for values in (MEAN, STD))
+    return mean, std
 
 
 def to_pixels(picture: Pixels) -> Shaped[Tensor, "C height width"]:
@@ -33,17 +39,12 @@ def _in_unit_range(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def normalize(images: Shaped[Tensor, "*B C height width"]) -> Float[Tensor, "*B C height width"]:
-    """Pixels of unsigned integers, of which the largest is 1, or numbers in [0, 1], as the detector wants them.
-
-    More channels than three take the statistics again from the first on.
-    """
+    """Pixels of unsigned integers, of which the largest is 1, or numbers in [0, 1], as the detector wants them."""
     numbers = _in_unit_range(images)
-    channels = [channel % len(MEAN) for channel in range(numbers.shape[-3])]
     mean, std = (
-        torch.tensor([values[channel] for channel in channels], dtype=numbers.dtype)
-        .view(-1, 1, 1)
-        .to(numbers.device, non_blocking=True)  # `new_tensor` would wait for all that the device has to do
-        for values in (MEAN, STD)
+        # `new_tensor` would wait for all that the device has to do.
+        torch.from_numpy(values).to(numbers.dtype).to(numbers.device, non_blocking=True)
+        for values in channel_statistics(numbers.shape[-3])
     )
     # Fresh memory takes longer than the computation.
     centred = numbers - mean if numbers is images else numbers.sub_(mean)

@@ -104,7 +104,7 @@ def _device(network: Network) -> torch.device:
 def _detect(network: Network, batch: list[Prepared], classes: ClassTable, threshold: float) -> Iterator[Detections]:
     images, sizes_hw = zip(*batch, strict=True)
     with torch.inference_mode():
-        # A copy would wake the threads of torch (see `for_prediction`).
+        # Of one image no copy, which would wake the threads of torch (see `for_prediction`).
         outputs = _run(network, torch.stack(images) if len(images) > 1 else images[0][None])
         found = postprocess(outputs, torch.tensor(sizes_hw), network.config.num_select, threshold)
     del outputs  # large, and unused while the caller looks at what is found

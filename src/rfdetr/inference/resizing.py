@@ -8,38 +8,32 @@ from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
 
 from rfdetr.data.channels import Pixels
-from rfdetr.data.preprocess import MEAN, STD
+from rfdetr.data.preprocess import channel_statistics
 
 NUMBERS_AT_ONCE = 40_000
-"""Of the result: they stay in the cache of a core from step to step, and their memory with the process."""
+"""Of the result, made in one step: few enough for the cache of a core, and for memory that is used again and again."""
 
 
 def for_prediction(picture: Pixels, resolution: int) -> Float[Tensor, "N resolution resolution"]:
     """A picture squeezed to a square without antialiasing, and normalised; of floating-point numbers, those in [0, 1].
 
     The published numbers were made with torch's bilinear interpolation, which reads four pixels for one of the result.
-    Only these become numbers: of a photo they are few. And in numpy: torch would do it on threads that keep waiting
-    for more, for some milliseconds, on the cores where OpenVINO's are to start.
+    Only these become numbers: of a photo they are few. This is in numpy because the threads of torch go on waiting for
+    work, for some milliseconds, on the cores where those of OpenVINO are to start.
     """
     height, width, channels = picture.shape
-    columns, rows = _neighbours(width, resolution), _neighbours(height, resolution)
-    plane = np.arange(channels)[:, None]
-    # Channel after channel, in a row of the picture as it lies in memory.
-    left, right = ((column * channels + plane).ravel() for column in (columns.first, columns.second))
-    share = np.tile(columns.share, channels)
-    lines = np.ascontiguousarray(picture).reshape(height, -1)
+    rows, columns = _neighbours(height, resolution), _in_each_plane(_neighbours(width, resolution), channels)
     read, places = np.unique(np.stack([rows.first, rows.second]), return_inverse=True)
     upper, lower = places.reshape(2, -1)  # before its version 2 numpy returns them flat
     whole = 1 if np.issubdtype(picture.dtype, np.floating) else np.iinfo(picture.dtype).max
-    mean, std = (whole * np.resize(np.array(values, np.float32), (channels, 1, 1)) for values in (MEAN, STD))
+    mean, std = ((whole * values).astype(np.float32) for values in channel_statistics(channels))
     result = np.empty((channels, resolution, resolution), np.float32)
     count = max(1, NUMBERS_AT_ONCE // (channels * resolution))
     for start in range(0, resolution, count):
         part = slice(start, start + count)
-        first = upper[part][0]
-        taken = lines[read[first : lower[part][-1] + 1]]
-        squeezed = _between(taken.take(left, axis=1), taken.take(right, axis=1), share)
-        values = _between(squeezed[upper[part] - first], squeezed[lower[part] - first], rows.share[part, None])
+        top, bottom = upper[part][0], lower[part][-1] + 1
+        lines = _squeezed_lines(picture[read[top:bottom]], columns)
+        values = _between(lines[upper[part] - top], lines[lower[part] - top], rows.share[part, None])
         planes = values.reshape(-1, channels, resolution).transpose(1, 0, 2)
         planes -= mean
         np.divide(planes, std, out=result[:, part])
@@ -60,6 +54,19 @@ def _neighbours(size: int, count: int) -> _Neighbours:
     at = np.maximum((np.arange(count) + 0.5) * step - 0.5, 0).astype(np.float32)
     first = at.astype(np.int64)
     return _Neighbours(first, np.minimum(first + 1, size - 1), at - first.astype(np.float32))
+
+
+def _in_each_plane(columns: _Neighbours, channels: int) -> _Neighbours:
+    """For channel after channel, as indices of the numbers in a row, where those of a pixel follow each other."""
+    channel = np.arange(channels)[:, None]
+    first, second = ((pixels * channels + channel).ravel() for pixels in (columns.first, columns.second))
+    return _Neighbours(first, second, np.tile(columns.share, channels))
+
+
+def _squeezed_lines(lines: Pixels, columns: _Neighbours) -> Float32[np.ndarray, "rows n"]:
+    """Rows of a picture at the width of the result, channel after channel."""
+    numbers = np.ascontiguousarray(lines).reshape(len(lines), -1)
+    return _between(numbers.take(columns.first, axis=1), numbers.take(columns.second, axis=1), columns.share)
 
 
 def _between(

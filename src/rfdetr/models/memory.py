@@ -21,7 +21,7 @@ class Memory:
         cls, levels: list[Float[Tensor, "B D ..."]], padding_mask: Bool[Tensor, "B height width"] | None
     ) -> "Memory":
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
-        # Maps whose channels are last in memory stay as they are.
+        # The inverse of what the norm before did: OpenVINO, which has no strides, then carries out neither.
         tokens = torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
         masks = None
         if padding_mask is not None:
