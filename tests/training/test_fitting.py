@@ -70,7 +70,8 @@ def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) ->
     trial.needed(1)  # what a first step leaves behind is not counted
     return_free_memory()
     held = held_memory(CPU)
-    trial.usable = round((held + 3.5 * HUNGER) / 0.8)
+    # Far from both 2 and 4 images: the system may take back pages of libraries between two measurements.
+    trial.usable = round((held + 2.8 * HUNGER) / 0.8)
     found, needed = trial.extrapolated()
     assert found == 2
     assert needed == pytest.approx(held + 2 * HUNGER, abs=HUNGER / 2)

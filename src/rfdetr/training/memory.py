@@ -37,7 +37,8 @@ def usable_memory(device: torch.device) -> int:
 
 
 def return_free_memory() -> None:
-    """Give back what the C library keeps of freed memory, as far as it can: what is reused from there is not seen."""
+    """Give back what nobody uses, and what the C library keeps of it, as far as it can: what is reused is not seen."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
