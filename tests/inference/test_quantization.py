@@ -14,7 +14,7 @@ from rfdetr.devices import multiplies_bfloat16, processor_has
 from rfdetr.errors import ConfigError
 from rfdetr.inference.optimized import VNNI, OptimizedDetector
 from rfdetr.inference.programs import kept_program
-from rfdetr.inference.quantization import GROUP, READS_PIXELS, fold_norms, quantize_layers
+from rfdetr.inference.quantization import GROUP, PIXEL_LAYER, fold_norms, quantize_layers
 from rfdetr.models.detector import Detector
 from rfdetr.models.dinov2 import Block
 
@@ -96,7 +96,7 @@ def products(program: Any) -> list[Any]:
 def test_the_layer_that_reads_pixels_stays_as_it_is() -> None:
     """It is known by its name, however large it is."""
     of_detector = products(openvino.Core().read_model(kept_program(Detector(TINY).eval(), 1)))
-    (name,) = (node.get_friendly_name() for node in of_detector if READS_PIXELS in node.get_friendly_name())
+    (name,) = (node.get_friendly_name() for node in of_detector if PIXEL_LAYER in node.get_friendly_name())
     program = one_layer(np.ones((512, 512), np.float32))
     products(program)[0].set_friendly_name(name)
     quantize_layers(program)

@@ -14,8 +14,8 @@ GROUP = 128
 """Inputs that share a scale. The fewer, the less an outlier costs its neighbours, and the slower."""
 LEAST_WEIGHTS = 2**17
 """Smaller layers, as those of boxes and classes are, take no time to speak of, and stay exact."""
-READS_PIXELS = "vit.embeddings/"
-"""In the name of the layer that does: what it is given is not rounded to bytes."""
+PIXEL_LAYER = "vit.embeddings/"
+"""Part of the name of the layer that reads pixels, which are not rounded to bytes."""
 
 
 @torch.no_grad()
@@ -42,7 +42,9 @@ def quantize_layers(program: Any) -> None:
     and on a processor with VNNI, such layers multiply bytes. Numbers that are not finite become some that are.
     """
     operations = import_module("openvino.opset13")
-    for layer in [node for node in program.get_ordered_ops() if node.get_type_name() == "MatMul" and _is_meant(node)]:
+    for layer in [
+        node for node in program.get_ordered_ops() if node.get_type_name() == "MatMul" and _becomes_bytes(node)
+    ]:
         weights = layer.input_value(1).get_node().data
         largest = np.abs(weights).max(axis=1 if layer.get_attributes()["transpose_b"] else 0, keepdims=True)
         scales = np.maximum(largest / 127, np.finfo(np.float32).tiny)
@@ -51,9 +53,9 @@ def quantize_layers(program: Any) -> None:
         layer.input(1).replace_source_output(restored.output(0))
 
 
-def _is_meant(product: Any) -> bool:
+def _becomes_bytes(product: Any) -> bool:
     weights = product.input_value(1).get_node()
-    if weights.get_type_name() != "Constant" or READS_PIXELS in product.get_friendly_name():
+    if weights.get_type_name() != "Constant" or PIXEL_LAYER in product.get_friendly_name():
         return False
     shape = weights.get_output_shape(0)
     return len(shape) == 2 and int(np.prod(shape)) >= LEAST_WEIGHTS

@@ -28,9 +28,9 @@ def for_prediction(picture: Pixels, resolution: int) -> Float[Tensor, "N resolut
     whole = 1 if np.issubdtype(picture.dtype, np.floating) else np.iinfo(picture.dtype).max
     mean, std = ((whole * values).astype(np.float32) for values in channel_statistics(channels))
     result = np.empty((channels, resolution, resolution), np.float32)
-    count = max(1, NUMBERS_AT_ONCE // (channels * resolution))
-    for start in range(0, resolution, count):
-        part = slice(start, start + count)
+    rows_at_once = max(1, NUMBERS_AT_ONCE // (channels * resolution))
+    for start in range(0, resolution, rows_at_once):
+        part = slice(start, start + rows_at_once)
         top, bottom = upper[part][0], lower[part][-1] + 1
         lines = _squeezed_lines(picture[read[top:bottom]], columns)
         values = _between(lines[upper[part] - top], lines[lower[part] - top], rows.share[part, None])

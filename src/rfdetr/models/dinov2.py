@@ -29,7 +29,7 @@ class PatchEmbedding(nn.Module):
     ) -> tuple[Float[Tensor, "1 1 D"], Float[Tensor, "B h w D"]]:
         """The class token, which is the same for all images, and the grid of patch tokens."""
         cls_position, positions = self.position_embeddings.split([1, self.grid_size**2], dim=1)
-        # The convolution, whose patches do not overlap, as one product: on a CPU it takes 70 to 100 % of the time.
+        # The convolution, whose patches do not overlap, as one product: on a CPU in bfloat16 a quarter faster.
         cells = images.unflatten(3, (-1, self.patch_size)).unflatten(2, (-1, self.patch_size)).permute(0, 2, 4, 1, 3, 5)
         patches = F.linear(cells.flatten(3), self.projection.weight.flatten(1), self.projection.bias)
         size_hw = (patches.shape[1], patches.shape[2])
