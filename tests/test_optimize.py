@@ -62,7 +62,7 @@ def test_prediction_uses_it(model: RFDETR) -> None:
 
 def test_evaluation_and_files_keep_to_the_weights(model: RFDETR, shapes: Path, tmp_path: Path) -> None:
     expected = model.evaluate(dataset_dir=shapes, num_workers=0)
-    model.optimize(precision="bf16")
+    model.optimize()
     assert model.evaluate(dataset_dir=shapes, num_workers=0).to_json() == expected.to_json()
     model.save(tmp_path / "saved.pth")
     saved = load_checkpoint(tmp_path / "saved.pth").weights

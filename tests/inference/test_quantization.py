@@ -180,10 +180,21 @@ def test_inputs_are_rounded_to_bytes_with_one_scale_for_each_group() -> None:
     assert 0.01 < off < 0.2
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-bf16"])
-def test_a_processor_without_products_of_bytes_is_told_of(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    with pytest.raises(ConfigError, match=f"optimize: precision='{precision}' needs a processor with VNNI, which"):
+@pytest.mark.parametrize(
+    ("precision", "instructions", "lacking"),
+    [
+        ("int8", ("avx512_bf16",), "VNNI"),
+        ("int8-bf16", ("avx512_bf16",), "VNNI"),
+        ("int8-bf16", ("avx512_vnni",), "products of bfloat16"),
+        ("bf16", ("avx512_vnni",), "products of bfloat16"),
+    ],
+)
+def test_a_processor_without_a_format_is_told_of(
+    precision: str, instructions: tuple[str, ...], lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO would compute in another one, or slowly."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(instructions, True), raising=False)
+    with pytest.raises(ConfigError, match=f"optimize: precision='{precision}' needs a processor with {lacking}, which"):
         OptimizedDetector(Detector(TINY), OptimizeConfig.model_validate({"precision": precision}))
 
 

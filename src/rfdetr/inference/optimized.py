@@ -43,9 +43,9 @@ class OptimizedDetector:
         self.precision = _fastest() if settings.precision == "auto" else settings.precision
         in_bytes, in_bfloat16 = self.precision.startswith("int8"), self.precision.endswith("bf16")
         if in_bytes and not processor_has(*VNNI):
-            raise ConfigError(
-                f"optimize: precision={self.precision!r} needs a processor with VNNI, which this one lacks; use 'auto'"
-            )
+            raise _not_here(self.precision, "VNNI")
+        if in_bfloat16 and not multiplies_bfloat16():
+            raise _not_here(self.precision, "products of bfloat16")
         openvino = import_openvino()
         self.batch_size = settings.batch_size
         properties = {
@@ -98,6 +98,12 @@ def _fastest() -> OptimizedPrecision:
     if processor_has("avx512_vnni") and not processor_has("amx_tile"):
         return "int8-bf16" if multiplies_bfloat16() else "int8"
     return "bf16" if multiplies_bfloat16() else "32"
+
+
+def _not_here(precision: OptimizedPrecision, instructions: str) -> ConfigError:
+    return ConfigError(
+        f"optimize: precision={precision!r} needs a processor with {instructions}, which this one lacks; use 'auto'"
+    )
 
 
 def _check_finite(detector: Detector) -> None:
