@@ -15,6 +15,7 @@ from rfdetr.config.runs import EvaluateConfig, Split, TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.layout import SPLITS, called, find_dataset
+from rfdetr.data.loader import lost_workers_named
 from rfdetr.data.reading import read_dataset, read_split
 from rfdetr.data.validation_split import with_validation
 from rfdetr.devices import pick_device
@@ -196,6 +197,7 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
         return _train(model, settings, config, device)
 
 
+@lost_workers_named()
 def _train(
     model: Model, settings: ModelSettings, config: TrainConfig, device: torch.device
 ) -> tuple[Model, TrainingResult]:
@@ -275,6 +277,7 @@ def _fitted(model: Model, classes: ClassTable, settings: ModelSettings, config: 
     return detector
 
 
+@lost_workers_named()
 def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -> Rehearsal:
     """What training would do, and about what it would need; the model stays as it is, and nothing is written.
 
@@ -297,6 +300,7 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
     return rehearse(detector, splits["train"], splits["valid"], config, device, count)
 
 
+@lost_workers_named()
 def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     """Evaluate on a split; with `output_dir`, leave its metrics and predictions there.
 

@@ -1,11 +1,16 @@
 """Batches that are made in other processes, with a note of the images that could not be read."""
 
+import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rfdetr.data.collation import Sample
 from rfdetr.data.unreadable import Unreadable
-from rfdetr.errors import RFDETRError
+from rfdetr.errors import RFDETRError, TrainingError
 
 
 class Samples(Protocol):
@@ -31,7 +36,8 @@ class Samples(Protocol):
 class Loader(DataLoader[Any]):
     """A DataLoader of collated samples; a batch without any is left out.
 
-    It leaves torch's global random state alone, whatever the number of workers.
+    It leaves torch's global random state alone, whatever the number of workers. Where these are not forked, they do not
+    run the program that starts them once more, unless the samples need what it defines.
 
     Raises:
         RFDETRError: while iterating, where samples cannot be made.
@@ -46,7 +52,7 @@ class Loader(DataLoader[Any]):
         self._unreadable: Unreadable = {}
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # nobody needs torch's own iterator class
-        for loaded in super().__iter__():
+        for loaded in self._started():
             if isinstance(loaded, RFDETRError):
                 try:
                     raise loaded
@@ -55,6 +61,13 @@ class Loader(DataLoader[Any]):
             self._unreadable |= loaded.unreadable
             if loaded.batch is not None:
                 yield loaded.batch
+
+    def _started(self) -> Iterator[Any]:
+        context = self.multiprocessing_context or multiprocessing
+        if self.num_workers == 0 or context.get_start_method() == "fork" or _needs_program(self.dataset):
+            return super().__iter__()
+        with _program_hidden():
+            return super().__iter__()
 
     @property
     def has_unreadable(self) -> bool:
@@ -85,6 +98,46 @@ class _Batches(Dataset[Any]):
         except RFDETRError as error:
             return error
         return _Loaded(self.collate(samples) if samples else None, unreadable)
+
+
+def _needs_program(samples: Dataset[Any]) -> bool:
+    """Whether something in them, such as a function that augments, is defined in the program that was started."""
+    return b"__main__" in bytes(ForkingPickler.dumps(samples))
+
+
+@contextmanager
+def _program_hidden() -> Iterator[None]:
+    """Of the program that was started, processes that start within do not know; else they would run it first.
+
+    One without `if __name__ == "__main__"` would then train in each of them.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Within, a loader process that ends by itself is an error of ours; torch raises its own at any moment.
+
+    Raises:
+        TrainingError: that is so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition(". ")[0]
+        if not reason.startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"a process that loads images has ended: {reason}. If it has left messages, they are above. If not, memory "
+            "may have been short: take a smaller num_workers, or num_workers=0. "
+            "An augment function or a dataset that is defined in a script needs the rest of the script below "
+            "`if __name__ == '__main__':`"
+        ) from None
 
 
 def _ignore_signals(is_over: Any, _: int) -> None:
