@@ -13,14 +13,14 @@ from torch import Tensor
 
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
-from rfdetr.data.collation import on_device
+from rfdetr.data.collation import collate, on_device
 from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, read_image, training_loader
-from rfdetr.data.preprocess import normalize, squeezed
+from rfdetr.data.preprocess import normalize, squeezed, to_pixels
 from rfdetr.data.reading import read_split
 from rfdetr.data.resampling import picture_hw
 from rfdetr.data.synthetic import draw_dataset
 from rfdetr.errors import ImageError
-from rfdetr.types import ImageBatch
+from rfdetr.types import ImageBatch, Target
 
 from .packing import path_of
 from .tiny_coco import annotation, image, write_coco
@@ -280,3 +280,17 @@ def test_many_small_targets_need_few_file_handles(tmp_path: Path, masks: bool) -
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert sum(len(batch.targets) for batch in kept) == 400
+
+
+def test_a_batch_of_pictures_of_several_types_is_what_each_is_alone() -> None:
+    bytes_ = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pictures = [bytes_, bytes_.astype(np.uint16) * 257, bytes_.astype(np.float32) / 255]
+    target: Target = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "orig_size": torch.tensor([8, 8]),
+        "image_id": 0,
+    }
+    together = on_device(collate([(to_pixels(picture), target) for picture in pictures]), torch.device("cpu"))
+    for found, picture in zip(together.images, pictures, strict=True):
+        assert found.equal(normalize(to_pixels(picture)[None])[0])

@@ -1,9 +1,10 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rfdetr.data.mixing import copy_paste, draw_tiles, mixup
+from rfdetr.data.mixing import copy_paste, draw_tiles, mixup, mosaic
 from rfdetr.data.scenes import Scene, bounds
 
 from .drawn import NOTHING, color_numbers, corners_of, drawn, sampled, seen_near
@@ -135,3 +136,23 @@ def test_after_copy_paste_boxes_and_masks_are_those_of_the_pixels() -> None:
 def corners_to_center(corners: np.ndarray) -> np.ndarray:
     x1, y1, x2, y2 = corners
     return np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+
+
+@pytest.mark.parametrize("mixed", [mixup, copy_paste])
+def test_pictures_of_several_types_are_mixed_as_numbers(mixed: Callable[..., Scene]) -> None:
+    """Of 8 and 16 bits, and in [0, 1]: the same grey is the same grey."""
+    scene = scene_of(51, (5, 5, 20, 20), (22, 5, 30, 20), (5, 25, 20, 35), (25, 25, 35, 35))
+    alike = replace(scene, pixels=scene.pixels.astype(np.uint16) * 257)
+    numbers = replace(scene, pixels=scene.pixels.astype(np.float32) / 255)
+    for other in (alike, numbers):
+        found = mixed(scene, other, np.random.default_rng(0)).pixels
+        assert found.dtype == np.float32
+        assert np.allclose(found, numbers.pixels)
+
+
+def test_a_mosaic_of_pictures_of_several_types_is_of_numbers() -> None:
+    scene = scene_of(51)
+    types = [scene.pixels, scene.pixels.astype(np.uint16) * 257, scene.pixels.astype(np.float32) / 255, scene.pixels]
+    scenes = [replace(scene, pixels=pixels) for pixels in types]
+    found = mosaic([(0, 0, 40, 40), (40, 0, 80, 40), (0, 40, 40, 80), (40, 40, 80, 80)], lambda n, _: scenes[n], 80)
+    assert np.allclose(found.pixels, 0.2)

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,12 +12,14 @@ from PIL import Image
 from rfdetr.cli.settings import read_configs
 from rfdetr.config.model import ModelSettings
 from rfdetr.config.runs import ModelChoice, TrainConfig
+from rfdetr.data.layout import SPLITS
+from rfdetr.data.reading import read_dataset
 from rfdetr.errors import ConfigError
-from rfdetr.training.run import TrainingResult
+from rfdetr.training.run import TrainingResult, train
 from rfdetr.weights.checkpoint import load_checkpoint
 
 from .stops import assert_same
-from .tiny import TINY, train_tiny
+from .tiny import CPU, TINY, tiny_config, tiny_detector, train_tiny
 
 # Everything random at once.
 RANDOM: dict[str, Any] = {"multi_scale": True, "augment": "default", "drop_path": 0.2, "seed": 3}
@@ -145,6 +148,16 @@ def test_sheets_of_samples_come_every_few_epochs(
     assert [sheet.name for sheet in sheets] == [f"epoch_{epoch:04}.jpg" for epoch in epochs]
     for sheet in sheets:
         Image.open(sheet).load()
+
+
+def test_sheets_of_samples_show_pictures_of_floating_point_numbers(tmp_path: Path) -> None:
+    """As torch datasets give them."""
+    rng = np.random.default_rng(0)
+    samples = [(torch.from_numpy(rng.random((3, 64, 64), np.float32)), [[5.0, 5, 40, 40]], [0]) for _ in range(4)]
+    splits = read_dataset({"train": samples, "valid": samples}, SPLITS[:2]).usable().splits
+    config = tiny_config(tmp_path, tmp_path, sample_interval=1)
+    train(tiny_detector(1), splits["train"], splits["valid"], config, ModelSettings(), CPU)
+    assert (tmp_path / "samples" / "epoch_0001.jpg").exists()
 
 
 def test_evaluation_comes_every_few_epochs_and_at_the_end(shapes: Path, tmp_path: Path) -> None:

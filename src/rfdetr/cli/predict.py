@@ -6,14 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from rfdetr.api import RFDETR
 from rfdetr.config.commands import PredictConfig
 from rfdetr.console import say, warn
 from rfdetr.data.images import decode, to_eight_bits
-from rfdetr.data.preprocess import to_tensor
+from rfdetr.data.preprocess import as_source
 from rfdetr.data.resampling import Picture
 from rfdetr.errors import ConfigError, ImageError
 from rfdetr.files import make_folder, write_atomically, write_json
@@ -46,8 +45,7 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
     rows: list[dict[str, Any]] = []
     opened = _open_all(files, model.config.num_channels)
     while chunk := list(islice(opened, config.batch_size)):
-        # Of arrays, those of unsigned integers are images; others hold numbers in [0, 1], as tensors do.
-        images = (to_tensor(picture) if picture.dtype == np.float32 else picture for _, picture in chunk)
+        images = (as_source(picture) for _, picture in chunk)
         # One at a time: masks at full size are many times their image.
         found = model.predict_each(images, config.threshold, config.batch_size)
         for (file, picture), detections in zip(chunk, found, strict=True):

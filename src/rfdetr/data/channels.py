@@ -20,6 +20,15 @@ def largest_value(dtype: np.dtype[Any]) -> float:
     return {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(dtype, 1.0)
 
 
+def of_one_type(*pictures: Pixels) -> tuple[Pixels, ...]:
+    """As they are if they have the same type; else as float32 in [0, 1], in which all types have their place."""
+    if len({pixels.dtype for pixels in pictures}) == 1:
+        return pictures
+    return tuple(
+        (pixels / np.float32(largest_value(pixels.dtype))).astype(np.float32, copy=False) for pixels in pictures
+    )
+
+
 def in_known_range(pixels: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """Numbers of any type as uint8, uint16 or float32 in [0, 1], without loss of bits.
 

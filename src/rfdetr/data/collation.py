@@ -12,15 +12,18 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from rfdetr.data.preprocess import normalize
+from rfdetr.data.preprocess import in_unit_range, normalize
 from rfdetr.types import ImageBatch, Target
 
 Sample = tuple[Shaped[Tensor, "channels size size"], Target]
 
 
 def collate(samples: list[Sample]) -> ImageBatch:
-    """One batch of raw pixels."""
-    return ImageBatch(torch.stack([pixels for pixels, _ in samples]), [target for _, target in samples])
+    """One batch of raw pixels; of pictures of several types, of numbers in [0, 1]."""
+    pictures = [pixels for pixels, _ in samples]
+    if len({pixels.dtype for pixels in pictures}) > 1:
+        pictures = [in_unit_range(pixels) for pixels in pictures]
+    return ImageBatch(torch.stack(pictures), [target for _, target in samples])
 
 
 def collate_step(samples: list[Sample], batch_size: int) -> list[ImageBatch]:

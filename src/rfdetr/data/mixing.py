@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool
 
-from rfdetr.data.channels import Pixels
+from rfdetr.data.channels import Pixels, of_one_type
 from rfdetr.data.colour import blended
 from rfdetr.data.geometry import MIN_VISIBLE
 from rfdetr.data.scenes import Scene, bounds, joined
@@ -32,9 +32,10 @@ def draw_tiles(rng: np.random.Generator, size: int) -> list[Tile]:
 def mosaic(tiles: Sequence[Tile], show: Callable[[int, tuple[int, int]], Scene], size: int) -> Scene:
     """The scenes that `show` gives for (number of the tile, its height and width), each in its tile."""
     scenes = [show(number, (bottom - top, right - left)) for number, (left, top, right, bottom) in enumerate(tiles)]
-    canvas = np.empty((size, size, scenes[0].pixels.shape[2]), dtype=scenes[0].pixels.dtype)
-    for scene, (left, top, right, bottom) in zip(scenes, tiles, strict=True):
-        canvas[top:bottom, left:right] = scene.pixels
+    pictures = of_one_type(*(scene.pixels for scene in scenes))
+    canvas = np.empty((size, size, pictures[0].shape[2]), dtype=pictures[0].dtype)
+    for pixels, (left, top, right, bottom) in zip(pictures, tiles, strict=True):
+        canvas[top:bottom, left:right] = pixels
     return joined(canvas, [_in_tile(scene, tile, canvas) for scene, tile in zip(scenes, tiles, strict=True)])
 
 
@@ -52,7 +53,7 @@ def _in_tile(scene: Scene, tile: Tile, canvas: Pixels) -> Scene:
 
 def mixup(scene: Scene, other: Scene, rng: np.random.Generator) -> Scene:
     """Both pictures, each half transparent, with the objects of both."""
-    pixels = blended(scene.pixels, other.pixels, float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
+    pixels = blended(*of_one_type(scene.pixels, other.pixels), float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
     return joined(pixels, [scene, other])
 
 
@@ -64,7 +65,8 @@ def copy_paste(scene: Scene, other: Scene, rng: np.random.Generator) -> Scene:
     if not len(chosen):
         return scene
     cover: Bool[np.ndarray, "height width"] = np.logical_or.reduce(other.masks[chosen])
-    pixels = np.where(cover[..., None], other.pixels, scene.pixels)
+    own, pasted = of_one_type(scene.pixels, other.pixels)
+    pixels = np.where(cover[..., None], pasted, own)
     return joined(pixels, [_covered(scene, scene.masks, cover), other.of(chosen)])
 
 

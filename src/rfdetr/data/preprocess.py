@@ -30,17 +30,22 @@ def to_pixels(picture: Pixels) -> Shaped[Tensor, "C height width"]:
 
 def to_tensor(picture: Pixels) -> Float[Tensor, "C height width"]:
     """A picture as numbers in [0, 1]."""
-    return _in_unit_range(to_pixels(picture))
+    return in_unit_range(to_pixels(picture))
 
 
-def _in_unit_range(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+def as_source(picture: Pixels) -> Pixels | Float[Tensor, "C height width"]:
+    """A picture as `predict` takes it: there arrays have 8 or 16 bits, and numbers in [0, 1] are a tensor."""
+    return to_tensor(picture) if picture.dtype == np.float32 else picture
+
+
+def in_unit_range(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The largest of unsigned integers is 1; numbers in [0, 1] stay."""
     return pixels if pixels.is_floating_point() else pixels.float().div_(torch.iinfo(pixels.dtype).max)
 
 
 def normalize(images: Shaped[Tensor, "*B C height width"]) -> Float[Tensor, "*B C height width"]:
     """Pixels of unsigned integers, of which the largest is 1, or numbers in [0, 1], as the detector wants them."""
-    numbers = _in_unit_range(images)
+    numbers = in_unit_range(images)
     mean, std = (
         # `new_tensor` would wait for all that the device has to do.
         torch.from_numpy(values).to(numbers.dtype).to(numbers.device, non_blocking=True)
