@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from rfdetr.config.commands import PredictConfig
-from rfdetr.config.model import ModelConfig
+from rfdetr.config.model import ModelConfig, ModelSettings
 from rfdetr.config.presets import preset
 from rfdetr.config.runs import EvaluateConfig, ModelChoice, TrainConfig, scratch_recipe, train_problems
 from rfdetr.errors import ConfigError
@@ -275,3 +275,28 @@ def test_an_evaluation_writes_nowhere_or_to_a_folder() -> None:
     assert EvaluateConfig(dataset_dir="data").output_dir is None
     with pytest.raises(ConfigError, match="output_dir: must not be empty"):
         EvaluateConfig(dataset_dir="data", output_dir="")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_of_the_user_is_known_without_a_shell(
+    kind: type[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    config = TrainConfig(dataset_dir=kind("~/cells"), output_dir=kind("~/runs"), resume=kind("~/runs/last.pth"))
+    assert config.dataset_dir == kind(tmp_path / "cells")
+    assert config.output_dir == kind(tmp_path / "runs")
+    assert config.resume == kind(tmp_path / "runs" / "last.pth")
+
+
+def test_a_user_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"output_dir: no such user: '~nobody-here/runs'; a folder of that name is"):
+        TrainConfig(dataset_dir="cells", output_dir="~nobody-here/runs")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_is_one_that_torch_takes(seed: int) -> None:
+    with pytest.raises(ConfigError, match="seed: input should be"):
+        TrainConfig(dataset_dir="cells", seed=seed)
+    with pytest.raises(ConfigError, match="init_seed: input should be"):
+        ModelSettings(init_seed=seed)

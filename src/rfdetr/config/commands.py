@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from rfdetr.config.base import Config
-from rfdetr.config.values import AnyPath, OptimizedPrecision
+from rfdetr.config.values import AnyPath, OptimizedPrecision, Seed
 
 
 class PredictConfig(Config):
@@ -47,5 +47,5 @@ class DemoConfig(Config):
     """Passes over the training split."""
     train_images: PositiveInt = 256
     """Images drawn for training; a quarter as many each for validation and test."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the drawn images and of the training run."""

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_v
 from typing_extensions import Self
 
 from rfdetr.config.base import Config
+from rfdetr.config.values import Seed
 
 # More is a mistake, and would be found when the memory is full.
 MAX_CLASSES = 100_000
@@ -140,7 +141,7 @@ class ModelSettings(Config):
     """Where the model lives: `cpu`, `cuda`, `cuda:1`, `mps`. None: the best there is (each process its own GPU)."""
     gradient_checkpointing: bool = False
     """Recompute ViT blocks in the backward pass: less memory, about a third more time."""
-    init_seed: NonNegativeInt = 0
+    init_seed: Seed = 0
     """Seed of the values that no checkpoint gives: all of them from scratch, else new class heads."""
 
     @field_validator("pretrain_weights", "encoder_weights", mode="before")

@@ -20,6 +20,7 @@ from rfdetr.config.values import (
     DatasetSource,
     Fraction,
     Precision,
+    Seed,
     is_importable,
     is_sendable,
     name_of_callable,
@@ -65,11 +66,11 @@ class TrainConfig(Config):
     """Checkpoint of a run to go on from. `auto`: the newest complete one in output_dir, else a fresh start."""
     class_names: ClassNames = None
     """Names of the classes, in the order of the dataset's category ids. None: the dataset's own."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """Seed of everything random. None: one is drawn and recorded."""
     valid_fraction: float | None = Field(default=None, gt=0, lt=1)
     """Where there is no validation split, so much of the training images becomes one."""
-    valid_seed: NonNegativeInt = 0
+    valid_seed: Seed = 0
     """Which images valid_fraction takes; those stay the same whatever `seed` is."""
 
     lr: PositiveFloat = 1e-4

@@ -26,17 +26,28 @@ IN_PYTHON = "python:"
 
 
 def check_path(path: str | Path) -> str | Path:
-    """Raises:
-    ValueError: the path is empty, or none.
+    """With the user's folder for `~`, which no shell expands in Python or in a YAML file.
+
+    Raises:
+        ValueError: the path is empty, or none, or there is no such user.
     """
     if not str(path).strip():
         raise ValueError("must not be empty")
     if "\0" in str(path):
         raise ValueError(f"is no path: {str(path)!r}")
-    return path
+    if not str(path).startswith("~"):
+        return path
+    try:
+        return type(path)(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"no such user: {str(path)!r}; a folder of that name is './{path}'") from None
 
 
 AnyPath = Annotated[str | Path, AfterValidator(check_path)]
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Of random numbers; torch takes no larger one."""
 
 
 @runtime_checkable
