@@ -103,9 +103,12 @@ class RFDETR:
         """Train on a dataset, from the weights the model holds; afterwards it holds the best ones of the run.
 
         Raises:
-            ConfigError: a setting is wrong, before anything is read.
+            ConfigError: a setting is wrong, before anything is read, or contradicts the dataset, before the first step.
             DatasetError: the dataset cannot be trained on, before the first step.
-            TrainingError: the loss stopped being finite.
+            ImageError: more than `max_bad_images` images cannot be read; the state is saved.
+            TrainingError: the loss stopped being finite, a file cannot be written, or a process has ended.
+            WeightsError: the checkpoint to resume from cannot be used.
+            Interrupted: by SIGTERM or Ctrl-C; the state is saved.
         """
         from rfdetr.lifecycle import train_model
 
@@ -132,7 +135,10 @@ class RFDETR:
         """Evaluate on a split of a dataset; the result maps names (`mAP_50_95`, `mAP_50`, ...) to numbers in [0, 1].
 
         Raises:
+            ConfigError: a setting is wrong.
             DatasetError: the split is missing or broken, or has other classes than the model.
+            ImageError: more than `max_bad_images` images cannot be read.
+            TrainingError: a process that loads images has ended.
         """
         from rfdetr.lifecycle import evaluate_model
 

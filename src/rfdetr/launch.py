@@ -7,6 +7,7 @@ torchrun sets; the store where they meet is in the process that has started them
 
 import math
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ import torch
 import torch.distributed as dist
 
 from rfdetr.distributed import Failure
-from rfdetr.errors import RFDETRError
+from rfdetr.errors import ConfigError, RFDETRError
 from rfdetr.files import write_text
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ def run_in_processes(count: int, function: Callable[..., T], *args: Any) -> T:
         args: its arguments, which can be pickled.
 
     Raises:
+        ConfigError: an argument cannot be pickled.
         RFDETRError: of the process that failed first; where it was another kind of error, that process has shown its
             traceback.
         SystemExit: that process has left with it, or a signal has ended all.
@@ -67,7 +69,13 @@ def run_in_processes(count: int, function: Callable[..., T], *args: Any) -> T:
     """
     with TemporaryDirectory(prefix="rfdetr-") as name, _caught_signals() as signals:
         folder = Path(name)
-        torch.save((function, args), folder / "call")
+        try:
+            torch.save((function, args), folder / "call")
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"devices: what is trained on cannot be given to other processes: {error}. A dataset in Python has to "
+                "be one that `pickle` can write, without lambdas and open files"
+            ) from None
         with _started(count, folder) as workers:
             failed = _wait(workers, signals, folder)
         if signals and not (failed and _outcome(failed[0], folder).exists()):

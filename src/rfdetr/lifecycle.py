@@ -176,7 +176,9 @@ def train_model(model: Model, settings: ModelSettings, config: TrainConfig) -> t
     Raises:
         ConfigError: a setting contradicts the dataset or the machine.
         DatasetError: the dataset cannot be trained on.
-        TrainingError: the loss stopped being finite, or a file cannot be written.
+        ImageError: more than `max_bad_images` images cannot be read; the state is saved.
+        TrainingError: the loss stopped being finite, a file cannot be written, or a process has ended.
+        WeightsError: the checkpoint to resume from cannot be used.
         Interrupted: by a signal; the state is saved.
     """
     world = world_of_environment()
@@ -203,6 +205,8 @@ def _train(
 ) -> tuple[Model, TrainingResult]:
     if device.type != "cuda" and config.device == "cuda" and config.accelerator == "auto":
         say(f"device: no CUDA device here; training on the {device.type}")
+    if rank_and_world_size()[0] == 0:
+        make_folder(Path(config.output_dir), "output_dir")
     splits = _read_splits(model, config)
     classes = splits["train"].classes
     detector = _fitted(model, classes, settings, config)
@@ -295,8 +299,8 @@ def rehearse_model(model: Model, settings: ModelSettings, config: TrainConfig) -
         say(line)
     for remark in config.remarks():
         warn(remark)
-    count = world.size if world else len(devices)
-    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device, count)
+    count, here = (world.size, world.local_size) if world else (len(devices), len(devices))
+    config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device, count, here)
     return rehearse(detector, splits["train"], splits["valid"], config, device, count)
 
 
@@ -305,7 +309,10 @@ def evaluate_model(model: Model, config: EvaluateConfig) -> EvaluationResult:
     """Evaluate on a split; with `output_dir`, leave its metrics and predictions there.
 
     Raises:
+        ConfigError: `output_dir` cannot be written to, or `class_names` does not fit.
         DatasetError: the split is missing or broken, or has classes that the model does not know.
+        ImageError: more than `max_bad_images` images cannot be read.
+        TrainingError: a process that loads images has ended.
     """
     if config.output_dir is not None:
         make_folder(Path(config.output_dir), "output_dir")

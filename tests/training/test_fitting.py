@@ -165,3 +165,10 @@ def choose_with_others(dataset_dir: Path, output_dir: Path) -> None:
 def test_several_processes_agree_on_what_fits_all_of_them(shapes: Path, tmp_path: Path) -> None:
     run_in_processes(2, choose_with_others, shapes, tmp_path)
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "2 4"
+
+
+def test_the_memory_of_a_machine_is_for_the_processes_on_it(shapes: Path) -> None:
+    """Of a run on four machines this one has two."""
+    alone = trial_on(shapes, tiny_detector(4))
+    shared = replace(alone, devices=8, here=2)
+    assert shared.usable == pytest.approx(alone.usable / 2, rel=0.1)

@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
+from rfdetr.config.model import ModelSettings
+from rfdetr.data.reading import read_split
 from rfdetr.errors import ImageError
+from rfdetr.training.run import train
 from rfdetr.weights.checkpoint import load_checkpoint
 
 from ..data.tiny_coco import annotation, image, write_coco
 from .stops import after_steps, assert_same_files, train_on
-from .tiny import train_tiny
+from .tiny import CPU, tiny_config, tiny_detector, train_tiny
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 2, "augment": "default", "seed": 2}
 BAD = {"train": (2, 5), "valid": (1,)}
@@ -91,6 +95,21 @@ def test_more_than_max_bad_images_end_the_run(
     result, _ = train_tiny(damaged, folder, max_bad_images=1, resume="auto", **SETTINGS)
     assert len(result.history) == 2
     assert "cannot be read: 1 of train (" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_in_its_test_has_failed_for_the_loggers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    data = tmp_path / "data"
+    for split, count, bad in (("train", 10, ()), ("valid", 3, ()), ("test", 2, (0,))):
+        draw_split(data, split, count, bad)
+    splits = [read_split(data, split) for split in ("train", "valid", "test")]
+    config = tiny_config(data, tmp_path / "run", mlflow=True, run_test=True, max_bad_images=0, **SETTINGS)
+    with pytest.raises(ImageError, match="1 of 2 images of the test split cannot be read"):
+        train(tiny_detector(len(splits[0].classes)), *splits[:2], config, ModelSettings(), CPU, splits[2])
+    (run,) = MlflowClient(str(tmp_path / "run" / "mlruns")).search_runs(["0"])
+    assert run.info.status == "FAILED"
 
 
 def test_none_are_allowed_where_max_bad_images_is_0(damaged: Path, tmp_path: Path) -> None:

@@ -80,19 +80,19 @@ def train(
     """
     with in_training(detector, config, device):
         run = Run(detector, train_split, valid_split, config, device)
-        run.open(model_settings)
         try:
+            run.open(model_settings)
             with run.signals:
                 while run.progress.epoch < config.epochs and not is_stalled(run.progress, config):
                     run.train_epoch()
                     run.close_epoch()
                 run.checkpoints.wait()
+            return run.finish(test_split)
         except BaseException as error:
             run.close(failed=not isinstance(error, Interrupted))
             if isinstance(error, Interrupted):
                 barrier()  # the first process may need time to close its loggers; nobody leaves before it
             raise
-        return run.finish(test_split)
 
 
 class Run:
