@@ -1,5 +1,6 @@
 """What training does before its first process starts, and what it leaves in the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Locked:
     """A dataset that other processes cannot have."""
 
     def __init__(self) -> None:
-        self.value_of = lambda index: index
+        self.value_of: Callable[[int], int] = lambda index: index
 
     def __len__(self) -> int:
         return 8

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import EpochBatches, SampleRequest, step_scale
+from rfdetr.data.channels import Pixels
 from rfdetr.data.collation import collate, on_device
 from rfdetr.data.loading import EvaluationDataset, TrainingDataset, evaluation_loader, read_image, training_loader
 from rfdetr.data.preprocess import normalize, squeezed, to_pixels
@@ -284,7 +285,7 @@ def test_many_small_targets_need_few_file_handles(tmp_path: Path, masks: bool) -
 
 def test_a_batch_of_pictures_of_several_types_is_what_each_is_alone() -> None:
     bytes_ = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    pictures = [bytes_, bytes_.astype(np.uint16) * 257, bytes_.astype(np.float32) / 255]
+    pictures: list[Pixels] = [bytes_, bytes_.astype(np.uint16) * 257, bytes_.astype(np.float32) / 255]
     target: Target = {
         "boxes": torch.zeros(0, 4),
         "labels": torch.zeros(0, dtype=torch.int64),

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from rfdetr.config.model import ModelSettings
+from rfdetr.data.layout import SPLITS
 from rfdetr.data.reading import read_split
 from rfdetr.errors import ImageError
 from rfdetr.training.run import train
@@ -104,10 +105,10 @@ def test_a_run_that_fails_in_its_test_has_failed_for_the_loggers(
     data = tmp_path / "data"
     for split, count, bad in (("train", 10, ()), ("valid", 3, ()), ("test", 2, (0,))):
         draw_split(data, split, count, bad)
-    splits = [read_split(data, split) for split in ("train", "valid", "test")]
+    train_split, valid_split, test_split = (read_split(data, split) for split in SPLITS)
     config = tiny_config(data, tmp_path / "run", mlflow=True, run_test=True, max_bad_images=0, **SETTINGS)
     with pytest.raises(ImageError, match="1 of 2 images of the test split cannot be read"):
-        train(tiny_detector(len(splits[0].classes)), *splits[:2], config, ModelSettings(), CPU, splits[2])
+        train(tiny_detector(1), train_split, valid_split, config, ModelSettings(), CPU, test_split)
     (run,) = MlflowClient(str(tmp_path / "run" / "mlruns")).search_runs(["0"])
     assert run.info.status == "FAILED"
 

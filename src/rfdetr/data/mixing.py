@@ -53,8 +53,8 @@ def _in_tile(scene: Scene, tile: Tile, canvas: Pixels) -> Scene:
 
 def mixup(scene: Scene, other: Scene, rng: np.random.Generator) -> Scene:
     """Both pictures, each half transparent, with the objects of both."""
-    pixels = blended(*of_one_type(scene.pixels, other.pixels), float(rng.beta(MIXUP_BETA, MIXUP_BETA)))
-    return joined(pixels, [scene, other])
+    one, another = of_one_type(scene.pixels, other.pixels)
+    return joined(blended(one, another, float(rng.beta(MIXUP_BETA, MIXUP_BETA))), [scene, other])
 
 
 def copy_paste(scene: Scene, other: Scene, rng: np.random.Generator) -> Scene:
