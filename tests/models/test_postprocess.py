@@ -15,8 +15,12 @@ def detect(logits: Tensor, boxes: Tensor | None = None, num_select: int = 100) -
     return found
 
 
-def test_best_first_and_one_query_may_have_several_classes() -> None:
-    found = detect(torch.tensor([[0.0, 2.0], [1.0, -1.0]]))
+needs_mps = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs Apple's GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("mps", marks=needs_mps)])
+def test_best_first_and_one_query_may_have_several_classes(device: str) -> None:
+    found = detect(torch.tensor([[0.0, 2.0], [1.0, -1.0]], device=device), torch.rand(2, 4, device=device))
     assert found.labels.tolist() == [1, 0, 0, 1]
     assert found.scores.tolist() == pytest.approx(torch.tensor([2.0, 1, 0, -1]).sigmoid().tolist())
 

@@ -49,7 +49,9 @@ def _best(scores: Float[Tensor, "B N"], count: int) -> Int[Tensor, "B n"]:
     number = scores.shape[1]
     from_the_end = torch.arange(number - 1, -1, -1, device=scores.device)
     keys = (scores.contiguous().view(torch.int32).long() << 32) + from_the_end
-    best = keys.topk(min(count, number), dim=1).values
+    # Apple's GPUs have compared the lower 32 bits alone.
+    comparable = keys.cpu() if keys.is_mps else keys
+    best = comparable.topk(min(count, number), dim=1).values.to(keys.device)
     return number - 1 - (best & 0xFFFFFFFF)
 
 
