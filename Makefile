@@ -28,7 +28,7 @@ setup: .venv/ready
 docs: setup
 	$(BIN)/rfdetr settings > docs/settings.md
 
-# After a change of dependencies in pyproject.toml.
+# After a change of dependencies in pyproject.toml. It takes the .venv that `make setup` has made.
 lock:
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra loggers --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements.lock

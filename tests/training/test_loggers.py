@@ -79,7 +79,7 @@ def test_a_logger_that_is_not_installed_is_left_out(
     loggers.close()
     assert capsys.readouterr().err == (
         f"rfdetr: warning: {service}=True, but {service} is not installed; training goes on without it "
-        "(pip install 'rfdetr[loggers]')\n"
+        f"(pip install {service})\n"
     )
 
 

@@ -21,7 +21,7 @@ class PredictConfig(Config):
     batch_size: PositiveInt = 4
     """Images per forward pass."""
     optimize: bool = False
-    """Prepare the model first, so that images take less time: on a CPU it needs `rfdetr[openvino]` and some seconds."""
+    """Prepare the model first, so that images take less time: on a CPU it needs the package `openvino`."""
 
     @field_validator("images", mode="before")
     @classmethod

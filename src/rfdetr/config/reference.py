@@ -11,7 +11,9 @@ INTRODUCTION = """\
 # Settings
 
 Printed by `rfdetr settings`. A setting has the same name as keyword of a method, as flag (`--batch-size` for
-`batch_size`; a switch is `--use-ema` or `--no-use-ema`) and in the YAML file that `--config` names.
+`batch_size`; a switch is `--use-ema` or `--no-use-ema`) and in the YAML file that `--config` names. For the command
+line alone are those of ModelChoice, CheckConfig, ConvertConfig and DemoConfig, and of PredictConfig `output_dir` and
+`optimize`; those of OptimizeConfig are keywords of `model.optimize` alone.
 """
 
 

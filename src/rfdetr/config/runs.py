@@ -232,11 +232,11 @@ class TrainConfig(Config):
     """Evaluate the best weights on the test split at the end."""
 
     tensorboard: bool = True
-    """Write TensorBoard logs (needs `rfdetr[loggers]`; without it, a warning)."""
+    """Write TensorBoard logs (needs the package `tensorboard`; without it, a warning)."""
     wandb: bool = False
-    """Log to Weights & Biases (needs `rfdetr[loggers]`)."""
+    """Log to Weights & Biases (needs the package `wandb`)."""
     mlflow: bool = False
-    """Log to MLflow (needs `rfdetr[loggers]`); where to, `MLFLOW_TRACKING_URI` says."""
+    """Log to MLflow (needs the package `mlflow` or `mlflow-skinny`); where to, `MLFLOW_TRACKING_URI` says."""
     project: str | None = None
     """Project name for Weights & Biases, experiment name for MLflow."""
     run: str | None = None

@@ -102,8 +102,7 @@ def open_loggers(
         except (Exception, SystemExit) as error:
             reason = f"{name} cannot start: {_reason(error)}; training goes on without it"
             if isinstance(error, ModuleNotFoundError) and error.name == name:
-                reason = f"{name}=True, but {name} is not installed; training goes on without it "
-                reason += "(pip install 'rfdetr[loggers]')"
+                reason = f"{name}=True, but {name} is not installed; training goes on without it (pip install {name})"
             warn(reason)
     for name, logger in working.items():
         if logger.last_step > step:
