@@ -166,6 +166,7 @@ class RFDETR:
             batch_size: images per forward pass.
 
         Raises:
+            ConfigError: a setting is out of range.
             ImageError: an input is not an image, or cannot be read.
         """
         from rfdetr.inference.predictor import predict
@@ -178,7 +179,8 @@ class RFDETR:
         """`predict` for any number of images, as a video has: neither images nor results are kept.
 
         Raises:
-            ImageError: an input is not an image, or cannot be read; when its turn comes.
+            ConfigError: a setting is out of range; at once.
+            ImageError: an input is not an image, or cannot be read; after the results of those before it.
         """
         from rfdetr.inference.predictor import predict_each
 
@@ -196,7 +198,7 @@ class RFDETR:
 
         Raises:
             ConfigError: a setting is not for this device or processor; for the CPU, OpenVINO is not installed
-                (`pip install 'rfdetr[openvino]'`), or the cache cannot be written to.
+                (the message says how to install it), or the cache cannot be written to.
         """
         from rfdetr.lifecycle import optimize_model
 

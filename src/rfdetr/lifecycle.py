@@ -205,13 +205,13 @@ def _train(
 ) -> tuple[Model, TrainingResult]:
     if device.type != "cuda" and config.device == "cuda" and config.accelerator == "auto":
         say(f"device: no CUDA device here; training on the {device.type}")
-    if rank_and_world_size()[0] == 0:
-        make_folder(Path(config.output_dir), "output_dir")
     splits = _read_splits(model, config)
     classes = splits["train"].classes
     detector = _fitted(model, classes, settings, config)
     for line in brief(splits, detector.config, config.eval_max_dets):
         say(line)
+    if rank_and_world_size()[0] == 0:
+        make_folder(Path(config.output_dir), "output_dir")
     config = fitting_batch_size(detector, splits["train"], splits["valid"], config, device)
     # A detector that was made for the run is dropped if that fails; the model's own has to be what it was.
     is_own = detector is model.detector

@@ -41,6 +41,18 @@ def test_an_error_comes_in_its_turn() -> None:
         next(results)
 
 
+@pytest.mark.parametrize("ahead", [1, 2, 4])
+def test_one_of_the_items_too(ahead: int) -> None:
+    def items() -> Iterator[int]:
+        yield from [1, 1]
+        raise ConnectionError("no more")
+
+    results = map_ahead(lambda item: 1 // item, items(), ahead)
+    assert [next(results), next(results)] == [1, 1]
+    with pytest.raises(ConnectionError, match="no more"):
+        next(results)
+
+
 def test_nothing_goes_on_after_the_caller_has_stopped() -> None:
     done: list[int] = []
     before = threading.active_count()

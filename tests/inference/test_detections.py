@@ -131,15 +131,15 @@ class Reader:
         if name == "supervision":
             QUIET.__exit__(None, None, None)
 
+QUIET.__enter__()
 before = list(warnings.filters)
 sys.meta_path.insert(0, Reader())
-QUIET.__enter__()
 detections_class()
 print(warnings.filters == before)
 """
 
 
 def test_the_first_detections_leave_warnings_as_they_were() -> None:
-    """Also where another thread that reads a picture is done in the middle of the import."""
+    """Also where the reading of a picture ends in the middle of the import."""
     done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout == "True\n"

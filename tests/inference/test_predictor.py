@@ -1,6 +1,11 @@
 import gc
+import re
+import threading
+import time
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from supervision import Detections
+from torch import nn
 
 from rfdetr.classes import ClassTable
 from rfdetr.config.model import ModelConfig
@@ -48,6 +54,12 @@ def detector() -> Detector:
 @pytest.fixture(scope="module")
 def segmenter() -> Detector:
     return Detector(SEGMENTATION).eval()
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> Path:
+    Image.fromarray(ARRAY).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
 def same(a: Detections, b: Detections) -> bool:
@@ -99,11 +111,9 @@ def test_what_scores_above_the_threshold_is_kept(kind: str, request: pytest.Fixt
     assert found == everything[:2]  # masks too
 
 
-def test_one_image_gives_detections_and_many_give_a_list(detector: Detector, tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    Image.fromarray(ARRAY).save(path)
+def test_one_image_gives_detections_and_many_give_a_list(detector: Detector, png: Path) -> None:
     tensor = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
-    mixed: list[ImageSource] = [path, str(path), Image.fromarray(ARRAY), ARRAY, tensor]
+    mixed: list[ImageSource] = [png, str(png), Image.fromarray(ARRAY), ARRAY, tensor]
     together = predict(detector, mixed, CLASSES, threshold=0, batch_size=2)
     assert isinstance(together, list)
     assert len(together) == 5
@@ -150,6 +160,71 @@ def test_of_a_stream_one_image_is_held_at_full_size(detector: Detector) -> None:
     assert most <= 1
 
 
+@pytest.mark.parametrize("of_files", [True, False], ids=["files", "arrays"])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 5])
+def test_an_error_comes_after_the_results_of_the_images_before_it(
+    detector: Detector, png: Path, of_files: bool, batch_size: int
+) -> None:
+    whole, wrong = (png, "/no/such.png") if of_files else (ARRAY, ARRAY[..., 0])
+    found = predict_each(detector, [whole, whole, wrong, whole], CLASSES, batch_size=batch_size)
+    assert isinstance(next(found), Detections)
+    assert isinstance(next(found), Detections)
+    with pytest.raises(ImageError, match=r"^images\[2\]: "):
+        next(found)
+    assert list(found) == []
+
+
+@pytest.mark.parametrize("of_files", [True, False], ids=["files", "arrays"])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_so_does_one_of_the_callers_own_stream(detector: Detector, png: Path, of_files: bool, batch_size: int) -> None:
+    def stream() -> Iterator[ImageSource]:
+        yield from [png, png] if of_files else [ARRAY, ARRAY]
+        raise ConnectionError("the camera is gone")
+
+    found = predict_each(detector, stream(), CLASSES, batch_size=batch_size)
+    assert isinstance(next(found), Detections)
+    assert isinstance(next(found), Detections)
+    with pytest.raises(ConnectionError, match="the camera is gone"):
+        next(found)
+
+
+def test_no_thread_goes_on_reading_when_the_caller_has_stopped(detector: Detector, png: Path) -> None:
+    before = threading.active_count()
+    found = predict_each(detector, [png] * 50, CLASSES, batch_size=2)
+    next(found)
+    assert threading.active_count() > before
+    found.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_warnings_stay_the_callers_while_files_are_read(detector: Detector, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    Image.effect_noise((900, 900), 50).save(large)  # whose reading overlaps with what the caller does
+    seen: list[str] = []
+    for number, _ in enumerate(predict_each(detector, [large] * 40, CLASSES)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            time.sleep(0.02)  # of work, in which pictures are done
+            warnings.warn(f"about image {number}", stacklevel=1)
+        seen += [str(warning.message) for warning in caught]
+    assert seen == [f"about image {number}" for number in range(40)]
+    with pytest.raises(UserWarning, match="after the last image"):
+        warnings.warn("after the last image", stacklevel=1)
+
+
+def test_only_the_callers_thread_works_with_the_device(png: Path) -> None:
+    """Apple's GPUs take images from one thread at a time, and any GPU takes a batch sooner than its images."""
+    threads: set[threading.Thread] = set()
+
+    class Watched(Detector):
+        def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+            threads.add(threading.current_thread())
+            return super().parameters(recurse)
+
+    predict(Watched(CONFIG), [png] * 6, CLASSES)
+    assert threads == {threading.current_thread()}
+
+
 def test_each_part_of_the_detector_keeps_its_mode(detector: Detector) -> None:
     detector.train()
     detector.backbone.eval()
@@ -184,19 +259,50 @@ def test_errors_name_the_input(images: ImageSource, message: str, detector: Dete
         predict(detector, images, CLASSES)
 
 
-@pytest.mark.parametrize("images", [ARRAY, [ARRAY]], ids=["one", "many"])
-def test_settings_out_of_range(images: ImageSource, detector: Detector) -> None:
-    with pytest.raises(ConfigError, match="threshold: must be a number between 0 and 1, got 50"):
-        predict(detector, images, CLASSES, threshold=50)
-    with pytest.raises(ConfigError, match="batch_size: must be a whole number from 1 on, got 0"):
-        predict(detector, images, CLASSES, batch_size=0)
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(lambda *settings: predict(settings[0], ARRAY, CLASSES, *settings[1:]), id="one"),
+        pytest.param(lambda *settings: predict(settings[0], [ARRAY], CLASSES, *settings[1:]), id="many"),
+        pytest.param(lambda *settings: predict_each(settings[0], [], CLASSES, *settings[1:]), id="each, at the call"),
+    ],
+)
+def test_settings_out_of_range(verb: Callable[[Detector, object, object], object], detector: Detector) -> None:
+    for threshold in (50, -0.1, float("nan"), np.float32("nan"), True, "0.5", None):
+        text = re.escape(f"threshold: must be a number between 0 and 1, got {threshold!r}")
+        with pytest.raises(ConfigError, match=f"^{text}$"):
+            verb(detector, threshold, 4)
+    for batch_size in (0, np.int64(-1), 2.0, True, "4", None):
+        text = re.escape(f"batch_size: must be a whole number from 1 on, got {batch_size!r}")
+        with pytest.raises(ConfigError, match=f"^{text}$"):
+            verb(detector, 0.5, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "batch_size"),
+    [
+        pytest.param(np.float32(0.25), np.int64(2), id="numpy"),
+        pytest.param(Fraction(1, 4), 2, id="a fraction"),
+        pytest.param(0, 1, id="the least"),
+        pytest.param(1, 9, id="whole"),
+    ],
+)
+def test_settings_may_be_numbers_of_any_kind(detector: Detector, threshold: float, batch_size: int) -> None:
+    expected = predict(detector, [ARRAY] * 3, CLASSES, float(threshold), int(batch_size))
+    assert predict(detector, [ARRAY] * 3, CLASSES, threshold, batch_size) == expected
+    assert predict(detector, ARRAY, CLASSES, threshold, batch_size) == predict(
+        detector, ARRAY, CLASSES, float(threshold)
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu(detector: Detector) -> None:
+def test_on_a_gpu(detector: Detector, png: Path) -> None:
     expected = predict(detector, ARRAY, CLASSES, threshold=0)
-    found = predict(Detector(CONFIG).cuda(), ARRAY, CLASSES, threshold=0)
+    on_gpu = Detector(CONFIG).eval()
+    on_gpu.load_state_dict(detector.state_dict())
+    found, *others = predict(on_gpu.cuda(), [ARRAY, png, png], CLASSES, threshold=0)
+    assert all(np.allclose(found.xyxy, other.xyxy, atol=1e-2) for other in others)
     assert found.confidence is not None
     assert expected.confidence is not None
     assert np.allclose(found.confidence, expected.confidence, atol=1e-2)

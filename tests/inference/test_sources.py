@@ -141,6 +141,8 @@ def test_pil_images_of_any_mode(image: Image.Image, grey: int) -> None:
         pytest.param(
             Image.new("F", (2, 2), 2.0), "floating-point numbers from 2 to 2; allowed: 0 to 1", id="PIL float"
         ),
+        pytest.param(Image.new("L", (0, 7)), "PIL image of mode L, 0 x 7 pixels: no pixels", id="PIL without columns"),
+        pytest.param(Image.new("RGB", (5, 0)), "PIL image of mode RGB, 5 x 0 pixels: no pixels", id="PIL without rows"),
         pytest.param(b"\x89PNG", "a value of type bytes is not an image. Allowed: a path, an http(s)", id="bytes"),
         pytest.param(None, "a value of type NoneType is not an image", id="nothing"),
         pytest.param("/no/such.png", "/no/such.png: no such file", id="missing file"),
@@ -150,6 +152,22 @@ def test_what_is_not_an_image_is_refused(source: ImageSource, message: str) -> N
     with pytest.raises(ImageError) as error:
         load(source)
     assert message in str(error.value)
+
+
+def test_a_pil_image_that_cannot_be_decoded(png: Path) -> None:
+    kind = "PIL image of mode RGB, 64 x 64 pixels"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(png)
+    with Image.open(png) as unread:
+        pass
+    png.write_bytes(png.read_bytes()[:-1000])
+    with Image.open(png) as image, pytest.raises(ImageError, match=f"^{kind}: cannot be read: image file is truncated"):
+        load(image)
+    image.close()
+    closed = "is closed. Pass it while it is open, or the path of its file"
+    for source in (unread, image):
+        with pytest.raises(ImageError, match=f"^{kind}: {closed}$"):
+            load(source)
 
 
 def test_addresses_that_hold_no_image(site: str, tmp_path: Path) -> None:

@@ -1,12 +1,39 @@
-"""Settings that hold for all of a program, changed while a file is read: any number of threads may do so."""
+"""What is otherwise while a file is read: any number of threads may do so."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from threading import Lock
+from threading import Lock, local
 from types import TracebackType
 
 from PIL import Image
+
+
+class _Quiet(local):
+    """A context without warnings of the thread that is in it.
+
+    `warnings.catch_warnings` is for one thread: it puts back the filters that it found, and where those of two threads
+    overlap, what was meant for one of them stays for the whole program. This leaves a filter that nobody else notices.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        if not any(entry[2] is _WhileQuiet for entry in warnings.filters[:1]):  # others came later
+            warnings.simplefilter("ignore", _WhileQuiet)
+        self.depth += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.depth -= 1
+
+
+class _OfThisThread(type):
+    def __subclasscheck__(cls, category: type) -> bool:
+        return QUIET.depth > 0
+
+
+class _WhileQuiet(Warning, metaclass=_OfThisThread):
+    """To a filter, the base of all warnings in threads that are within QUIET, and of none in others."""
 
 
 class _Shared:
@@ -32,13 +59,6 @@ class _Shared:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def _unlimited() -> Iterator[None]:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -47,7 +67,7 @@ def _unlimited() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-QUIET = _Shared(_quiet)
+QUIET = _Quiet()
 """No warnings: Pillow's, for one, are about oddities (metadata, large sizes) of files that it can read all the same."""
 UNLIMITED = _Shared(_unlimited)
-"""For those who look at the size of a picture themselves."""
+"""For those who look at the size of a picture themselves. Holds for all of the program."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rfdetr.classes import ClassTable
-from rfdetr.data.pillow import QUIET
 from rfdetr.masks import encode
 from rfdetr.models.postprocess import full_size_masks
 from rfdetr.types import Predictions
@@ -23,11 +23,10 @@ BACKGROUND = "__background__"
 
 @cache
 def detections_class() -> type[Detections]:
-    """supervision's, imported where there is something to show: it takes as long as the other imports of a training.
-
-    That may be while other threads read pictures, which change the filters of warnings together.
-    """
-    with QUIET:  # it warns that its annotators are slower without OpenCV; the fields used here are not
+    """supervision's, imported where there is something to show: it takes as long as the other imports of a training."""
+    with warnings.catch_warnings():  # it adds filters of its own
+        # It warns that its annotators are slower without OpenCV; the fields used here are not.
+        warnings.simplefilter("ignore")
         from supervision import Detections
     return Detections
 

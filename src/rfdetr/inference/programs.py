@@ -1,10 +1,12 @@
 """Detectors as programs of OpenVINO: traced and converted once, and kept on disk for later processes."""
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -29,8 +31,9 @@ CODE = (Path(models.__file__).parent, Path(__file__).parent)
 """Folders of what programs are made from and by: other code makes other programs."""
 OLDEST_OPENVINO = (2026, 3)
 """Earlier ones do not multiply bytes beside bfloat16."""
-_HOW = "pip install --upgrade 'rfdetr[openvino]'"
+_HOW = f"pip install --upgrade 'openvino>={OLDEST_OPENVINO[0]}.{OLDEST_OPENVINO[1]}'"
 _FILE = "detector.xml"  # beside it OpenVINO writes the weights
+_UNFINISHED = "tmp"  # how folders begin in which programs are made
 
 
 class _LastLayer(nn.Module):
@@ -76,11 +79,12 @@ def kept_program(detector: Detector, batch_size: int) -> Path:
     folder = programs / _digest(detector, [batch_size, __version__, torch.__version__, openvino.__version__])
     try:
         if (folder / _FILE).is_file():
-            folder.touch()
+            with suppress(OSError):  # where it may only be read
+                os.utime(folder)
             return folder / _FILE
         say(f"optimize: the model is converted, and kept in {programs}")
         programs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=programs) as temporary:
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=programs) as temporary:
             openvino.save_model(_converted(openvino, detector, batch_size), Path(temporary) / _FILE, False)
             _put_in_place(Path(temporary), folder)
         _remove_oldest(programs)
@@ -143,7 +147,14 @@ def _put_in_place(made: Path, folder: Path) -> None:
 
 
 def _remove_oldest(programs: Path) -> None:
-    found = [file.parent for file in programs.glob(f"*/{_FILE}")]
-    by_age = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in by_age[PROGRAMS_KEPT:]:
+    """Of those that are in place; in other folders processes are at work."""
+    found = [file.parent for file in programs.glob(f"*/{_FILE}") if not file.parent.name.startswith(_UNFINISHED)]
+    for folder in sorted(found, key=_last_used, reverse=True)[PROGRAMS_KEPT:]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another process has just removed it
+        return 0

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rfdetr.data.channels import Pixels
-from rfdetr.data.images import decode, to_picture
+from rfdetr.data.images import decode, reasons, to_picture
 from rfdetr.errors import ImageError
 from rfdetr.weights.web import open_url, reason
 
@@ -40,7 +40,9 @@ def load(source: ImageSource, num_channels: int = 3) -> Pixels:
         case str() | Path():
             return decode(source, num_channels=num_channels)
         case Image.Image():
-            return to_picture(source, num_channels)
+            with reasons(f"PIL image of mode {source.mode}, {source.width} x {source.height} pixels"):
+                _check_pil(source)
+                return to_picture(source, num_channels)
         case np.ndarray():
             _check_array(source, num_channels)
             return source
@@ -59,6 +61,17 @@ def _download(url: str) -> io.BytesIO:
             return io.BytesIO(response.read())
     except (OSError, HTTPException, ValueError) as error:
         raise ImageError(f"{url}: cannot be downloaded: {reason(error)}") from None
+
+
+def _check_pil(image: Image.Image) -> None:
+    if 0 in image.size:
+        raise ImageError("no pixels")
+    try:
+        image.load()
+    except (AssertionError, AttributeError, ValueError):  # what Pillow raises, by version and by how it was closed
+        if getattr(image, "fp", None) is not None:
+            raise
+        raise ImageError("is closed. Pass it while it is open, or the path of its file") from None
 
 
 def _check_array(image: Shaped[np.ndarray, "..."], num_channels: int) -> None:
