@@ -1,8 +1,9 @@
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from rfdetr.training.memory import held_memory, return_free_memory
 from rfdetr.training.setup import in_training
 
 from .tiny import CPU, tiny_config, tiny_detector
+
+T = TypeVar("T")
 
 
 def trial_on(dataset_dir: Path, detector: Detector, **settings: Any) -> Trial:
@@ -65,33 +68,50 @@ def test_of_a_card_the_largest_batch_that_does_not_run_out_of_memory(
     assert trial.on_card()[0] == batch_size
 
 
-def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) -> None:
-    trial = trial_on(shapes, hungry_detector())
+def in_fresh_process(measured: Callable[[Path], T], dataset_dir: Path) -> T:
+    """From one that has done other things before, the system takes pages back while it is measured."""
+    return run_in_processes(1, measured, dataset_dir)
+
+
+def extrapolated_on(dataset_dir: Path) -> tuple[int, int, int]:
+    trial = trial_on(dataset_dir, hungry_detector())
     trial.needed(1)  # what a first step leaves behind is not counted
     return_free_memory()
     held = held_memory(CPU)
-    # Far from both 2 and 4 images: the system may take back pages of libraries between two measurements.
-    trial.usable = round((held + 2.8 * HUNGER) / 0.8)
-    found, needed = trial.extrapolated()
+    trial.usable = round((held + 2.8 * HUNGER) / 0.8)  # far from both 2 and 4 images
+    return held, *trial.extrapolated()
+
+
+def test_what_more_images_take_is_extrapolated_from_one_and_two(shapes: Path) -> None:
+    held, found, needed = in_fresh_process(extrapolated_on, shapes)
     assert found == 2
     assert needed == pytest.approx(held + 2 * HUNGER, abs=HUNGER / 2)
 
 
-def test_the_copy_that_a_checkpoint_is_written_from_counts(shapes: Path) -> None:
-    """With an average of the weights there is one more of them in memory, and one more in the copy."""
+def needed_with_and_without_average(dataset_dir: Path) -> tuple[int, int]:
     detector = hungry_detector()
     detector.register_buffer("large", torch.zeros(HUNGER // 4))
-    trial, small = trial_on(shapes, detector), trial_on(shapes, detector, use_ema=False)
+    trial, small = trial_on(dataset_dir, detector), trial_on(dataset_dir, detector, use_ema=False)
     trial.needed(1)
-    assert trial.needed(1) - small.needed(1) == pytest.approx(2 * HUNGER, abs=HUNGER / 2)
+    return trial.needed(1), small.needed(1)
+
+
+def test_the_copy_that_a_checkpoint_is_written_from_counts(shapes: Path) -> None:
+    """With an average of the weights there is one more of them in memory, and one more in the copy."""
+    averaged, small = in_fresh_process(needed_with_and_without_average, shapes)
+    assert averaged - small == pytest.approx(2 * HUNGER, abs=HUNGER / 2)
+
+
+def needed_alone_and_by_two(dataset_dir: Path) -> tuple[int, int]:
+    detector = tiny_detector(4)
+    detector.register_parameter("large", torch.nn.Parameter(torch.zeros(HUNGER // 4)))
+    trial = trial_on(dataset_dir, detector)
+    trial.needed(1)
+    return trial.needed(1), replace(trial, devices=2).needed(1)
 
 
 def test_the_gradients_that_processes_exchange_count(shapes: Path) -> None:
-    detector = tiny_detector(4)
-    detector.register_parameter("large", torch.nn.Parameter(torch.zeros(HUNGER // 4)))
-    trial = trial_on(shapes, detector)
-    trial.needed(1)
-    alone, shared = trial.needed(1), replace(trial, devices=2).needed(1)
+    alone, shared = in_fresh_process(needed_alone_and_by_two, shapes)
     assert shared - alone == pytest.approx(HUNGER, abs=HUNGER / 2)
 
 

@@ -230,7 +230,7 @@ def reasons(name: str) -> Iterator[None]:
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
     except Exception as error:  # decoders raise whatever a damaged file leads them to
-        reason = f"cannot be read: {error or type(error).__name__}"
+        reason = f"cannot be read: {str(error) or type(error).__name__}"
     else:
         return
     raise ImageError(f"{name}: {reason}") from None

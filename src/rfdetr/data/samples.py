@@ -65,7 +65,7 @@ class SamplePictures:
         except ImageError as error:
             raise ImageError(f"{self.name(index)}: {error}") from None
         except Exception as error:
-            raise ImageError(f"{self.name(index)}: {error or type(error).__name__}") from None
+            raise ImageError(f"{self.name(index)}: {str(error) or type(error).__name__}") from None
 
     def configured(self, num_channels: int, max_megapixels: float | None) -> "SamplePictures":
         return replace(self, num_channels=num_channels, max_megapixels=max_megapixels)
