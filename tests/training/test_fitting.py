@@ -190,5 +190,5 @@ def test_several_processes_agree_on_what_fits_all_of_them(shapes: Path, tmp_path
 def test_the_memory_of_a_machine_is_for_the_processes_on_it(shapes: Path) -> None:
     """Of a run on four machines this one has two."""
     alone = trial_on(shapes, tiny_detector(4))
-    shared = replace(alone, devices=8, here=2)
+    shared = replace(alone, devices=8, devices_here=2)
     assert shared.usable == pytest.approx(alone.usable / 2, rel=0.1)

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.sharedctypes import RawValue
 from multiprocessing.util import Finalize
@@ -64,10 +64,15 @@ class Loader(DataLoader[Any]):
 
     def _started(self) -> Iterator[Any]:
         context = self.multiprocessing_context or multiprocessing
-        if self.num_workers == 0 or context.get_start_method() == "fork" or _needs_program(self.dataset):
+        if self.num_workers == 0 or context.get_start_method() == "fork" or self._needs_program:
             return super().__iter__()
         with _program_hidden():
             return super().__iter__()
+
+    @cached_property
+    def _needs_program(self) -> bool:
+        """Whether something in the samples, as a function that augments, is defined in the program that was started."""
+        return b"__main__" in bytes(ForkingPickler.dumps(self.dataset))
 
     @property
     def has_unreadable(self) -> bool:
@@ -98,11 +103,6 @@ class _Batches(Dataset[Any]):
         except RFDETRError as error:
             return error
         return _Loaded(self.collate(samples) if samples else None, unreadable)
-
-
-def _needs_program(samples: Dataset[Any]) -> bool:
-    """Whether something in them, such as a function that augments, is defined in the program that was started."""
-    return b"__main__" in bytes(ForkingPickler.dumps(samples))
 
 
 @contextmanager

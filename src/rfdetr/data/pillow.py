@@ -1,8 +1,6 @@
 """What is otherwise while a file is read: any number of threads may do so."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, local
 from types import TracebackType
 
@@ -36,38 +34,27 @@ class _WhileQuiet(Warning, metaclass=_OfThisThread):
     """To a filter, the base of all warnings in threads that are within QUIET, and of none in others."""
 
 
-class _Shared:
-    """A context that the first thread enters and the last one leaves."""
+class _Unlimited:
+    """Without Pillow's limit for all of the program, from the first thread that enters until the last one leaves."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
-        self._make = make
+    def __init__(self) -> None:
         self._lock = Lock()
         self._inside = 0
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._context = self._make()
-                self._context.__enter__()
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             self._inside += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._context.__exit__(None, None, None)
-
-
-@contextmanager
-def _unlimited() -> Iterator[None]:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+                Image.MAX_IMAGE_PIXELS = self._limit
 
 
 QUIET = _Quiet()
 """No warnings: Pillow's, for one, are about oddities (metadata, large sizes) of files that it can read all the same."""
-UNLIMITED = _Shared(_unlimited)
-"""For those who look at the size of a picture themselves. Holds for all of the program."""
+UNLIMITED = _Unlimited()
+"""For those who look at the size of a picture themselves."""

@@ -29,20 +29,20 @@ def fitting_batch_size(
     config: TrainConfig,
     device: torch.device,
     devices: int = 1,
-    here: int = 1,
+    devices_here: int = 1,
 ) -> TrainConfig:
     """The config with a number for batch_size="auto", and the grad_accum_steps that keep the images per step.
 
     They are those of the field's default times grad_accum_steps. Says what was chosen. In a process group all have to
     call this, and all get the same. `devices` is the number of processes that the run will have, if not those of a
-    group, and `here` how many of them on this machine.
+    group, and `devices_here` how many of them on this machine.
 
     Raises:
         ConfigError: not even one image fits.
     """
     if config.batch_size != "auto":
         return config
-    return Trial(detector, train_split, valid_split, config, device, devices, here).settle()
+    return Trial(detector, train_split, valid_split, config, device, devices, devices_here).settle()
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Trial:
     config: TrainConfig
     device: torch.device
     devices: int = 1
-    here: int = 1
+    devices_here: int = 1
 
     def __post_init__(self) -> None:
         self.effective = USUAL_BATCH_SIZE * self.config.grad_accum_steps
@@ -63,7 +63,7 @@ class Trial:
         self.usable = usable_memory(self.device)
         if self.device.type == "cpu":
             of_group = gathered(socket.gethostname()).count(socket.gethostname())
-            self.usable //= max(self.here, of_group)
+            self.usable //= max(self.devices_here, of_group)
 
     @property
     def _processes(self) -> int:

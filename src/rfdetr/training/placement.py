@@ -1,6 +1,7 @@
 """Which device each process of a machine trains on."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -10,7 +11,6 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.devices import training_device
 from rfdetr.distributed import World
 from rfdetr.errors import ConfigError
-from rfdetr.files import user_path
 
 
 def placement(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
@@ -86,7 +86,7 @@ def _check_strategy(config: TrainConfig, settings: ModelSettings, world: World |
 
 
 def _check_resume(config: TrainConfig) -> None:
-    if config.resume not in (None, "auto") and not user_path(config.resume, "resume").is_file():
+    if config.resume not in (None, "auto") and not Path(config.resume).is_file():
         raise ConfigError(f"resume: {config.resume}: no such file")
 
 

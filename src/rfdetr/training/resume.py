@@ -10,7 +10,6 @@ from rfdetr.config.model import ModelConfig
 from rfdetr.config.runs import TrainConfig
 from rfdetr.console import say, warn
 from rfdetr.errors import ConfigError, WeightsError
-from rfdetr.files import user_path
 from rfdetr.training.checkpoints import Checkpoints
 from rfdetr.training.epoch import REGULAR
 from rfdetr.training.run_dir import RunDir
@@ -32,7 +31,7 @@ def find_run(config: TrainConfig, run_dir: RunDir) -> tuple[Path, Checkpoint] | 
     if config.resume is None:
         return None
     if config.resume != "auto":
-        path = user_path(config.resume, "resume")
+        path = Path(config.resume)
         return path, _load(path)
     for path in run_dir.states():
         try:

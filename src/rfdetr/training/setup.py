@@ -40,7 +40,7 @@ def in_training(detector: Detector, config: TrainConfig, device: torch.device) -
         vit.gradient_checkpointing = checkpointing
         vit.set_drop_path(0.0)
         detector.eval()
-        detector.zero_grad()  # as large as the weights
+        detector.zero_grad()  # gradients are as large as the weights
 
 
 def epoch_batches(train_split: Annotations, model: ModelConfig, config: TrainConfig, seed: int) -> EpochBatches:

@@ -20,7 +20,6 @@ from rfdetr.data.writing import coco, shards, yolo
 from rfdetr.data.writing.coco import Split
 from rfdetr.data.writing.pictures import stored
 from rfdetr.errors import ConfigError
-from rfdetr.files import user_path
 
 
 def convert(config: ConvertConfig) -> None:
@@ -31,7 +30,7 @@ def convert(config: ConvertConfig) -> None:
         DatasetError: the dataset has errors; names them all.
         ImageError: a picture cannot be read any more; names it.
     """
-    output = user_path(config.output_dir, "output_dir").absolute()
+    output = Path(config.output_dir).absolute()
     dataset_dir = _plain(config.dataset_dir)
     _check_output(output, dataset_dir)
     dataset = read_dataset(dataset_dir)
@@ -54,7 +53,7 @@ def convert(config: ConvertConfig) -> None:
 def _plain(dataset_dir: str | Path) -> str | Path:
     if is_address(dataset_dir):
         return local_path(str(dataset_dir)) or dataset_dir
-    return user_path(dataset_dir, "dataset_dir")
+    return Path(dataset_dir)
 
 
 def _check_output(output: Path, dataset_dir: str | Path) -> None:
