@@ -2,6 +2,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,11 +69,21 @@ def test_what_other_processes_are_making_is_neither_removed_nor_counted(
     monkeypatch.setattr(programs, "PROGRAMS_KEPT", 2)
     cache.mkdir()
     older, newer = (Path(tempfile.mkdtemp(dir=cache)) / "detector.xml" for _ in range(2))
-    for file, date in ((older, 1), (newer, 2**33)):
+    for file, date in ((older, time.time() - 3600), (newer, 2**33)):
         file.touch()
         os.utime(file.parent, (date, date))
     made = [programs.kept_program(Detector(TINY), size) for size in (1, 2, 3)]
     assert [file.is_file() for file in (older, newer, *made)] == [True, True, False, True, True]
+
+
+def test_what_killed_processes_have_left_is_removed_after_a_day(cache: Path) -> None:
+    cache.mkdir()
+    folders = [Path(tempfile.mkdtemp(dir=cache)) for _ in range(2)]
+    for folder, hours in zip(folders, (23, 25), strict=True):
+        (folder / "detector.bin").touch()
+        os.utime(folder, 2 * (time.time() - 3600 * hours,))
+    programs.kept_program(Detector(TINY), 1)
+    assert [folder.exists() for folder in folders] == [True, False]
 
 
 def test_programs_that_other_processes_remove_meanwhile_are_no_error(

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from copy import deepcopy
@@ -34,6 +35,7 @@ OLDEST_OPENVINO = (2026, 3)
 _HOW = f"pip install --upgrade 'openvino>={OLDEST_OPENVINO[0]}.{OLDEST_OPENVINO[1]}'"
 _FILE = "detector.xml"  # beside it OpenVINO writes the weights
 _UNFINISHED = "tmp"  # how folders begin in which programs are made
+_ABANDONED = 24 * 3600  # seconds after which nobody can be at work in one: the process was killed
 
 
 class _LastLayer(nn.Module):
@@ -147,9 +149,11 @@ def _put_in_place(made: Path, folder: Path) -> None:
 
 
 def _remove_oldest(programs: Path) -> None:
-    """Of those that are in place; in other folders processes are at work."""
-    found = [file.parent for file in programs.glob(f"*/{_FILE}") if not file.parent.name.startswith(_UNFINISHED)]
-    for folder in sorted(found, key=_last_used, reverse=True)[PROGRAMS_KEPT:]:
+    """Of those that are in place; of the folders in which processes are at work, those that were left long ago."""
+    unfinished = set(programs.glob(f"{_UNFINISHED}*"))
+    found = {file.parent for file in programs.glob(f"*/{_FILE}")} - unfinished
+    abandoned = [folder for folder in unfinished if time.time() - _last_used(folder) > _ABANDONED]
+    for folder in [*sorted(found, key=_last_used, reverse=True)[PROGRAMS_KEPT:], *abandoned]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
