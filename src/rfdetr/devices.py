@@ -80,6 +80,11 @@ def multiplies_bfloat16() -> bool:
     return processor_has("avx512_bf16", "amx_bf16")
 
 
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processor_has(*instructions: str) -> bool:
     """Whether this processor has at least one of these sets of instructions, by torch's names."""
     if hasattr(torch.cpu, "get_capabilities"):

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from rfdetr.devices import num_cores
 from rfdetr.distributed import Failure
 from rfdetr.errors import ConfigError, RFDETRError
 from rfdetr.files import write_text
@@ -142,9 +143,8 @@ def _started(count: int, folder: Path) -> Iterator[Workers]:
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     proposed = {
-        "OMP_NUM_THREADS": str(max(1, cores // count)),
+        "OMP_NUM_THREADS": str(max(1, num_cores() // count)),
         "GLOO_SOCKET_IFNAME": socket.if_indextoname(1),  # the loopback: there whatever happens to the network
     }
     place = {

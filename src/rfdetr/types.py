@@ -65,14 +65,13 @@ class RawOutputs(LayerOutputs):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images and their ground truth; one micro-batch. True in the mask is padding, None means no padding.
+    """Images and their ground truth; one micro-batch.
 
     Loaders give raw pixels; the detector gets them normalised.
     """
 
     images: Shaped[Tensor, "B channels height width"]
     targets: list[Target]
-    padding_mask: Bool[Tensor, "B height width"] | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "ImageBatch":
         """The batch on a device; sizes and ids stay on the host, where they are needed."""
@@ -85,9 +84,8 @@ class ImageBatch:
                 moved["masks"] = target["masks"].to(device, non_blocking=non_blocking)
             return moved
 
-        mask = None if self.padding_mask is None else self.padding_mask.to(device, non_blocking=non_blocking)
         images = self.images.to(device, non_blocking=non_blocking)
-        return ImageBatch(images, [move(target) for target in self.targets], mask)
+        return ImageBatch(images, [move(target) for target in self.targets])
 
     def pin_memory(self) -> "ImageBatch":
         """Images and masks in page-locked memory (called by torch's DataLoader); the rest is small."""
@@ -95,7 +93,7 @@ class ImageBatch:
         def pin(target: Target) -> Target:
             return {**target, "masks": target["masks"].pin_memory()} if "masks" in target else target
 
-        return ImageBatch(self.images.pin_memory(), [pin(target) for target in self.targets], self.padding_mask)
+        return ImageBatch(self.images.pin_memory(), [pin(target) for target in self.targets])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.distributed import World
 from rfdetr.errors import ConfigError
 from rfdetr.lifecycle import Model, train_model
-from rfdetr.training.placement import check_machine, placement
+from rfdetr.training.placement import check_machine
 
 from .tiny import CPU, tiny_config, tiny_detector
 
@@ -28,7 +28,7 @@ def with_gpu(test: Any) -> Any:
 
 
 def places(model: ModelSettings = NO_SETTINGS, world: World | None = None, **settings: Any) -> list[torch.device]:
-    return placement(TrainConfig(dataset_dir="data", **settings), model, world)
+    return check_machine(TrainConfig(dataset_dir="data", **settings), model, world)
 
 
 # One process
@@ -164,7 +164,7 @@ def test_num_nodes_are_the_machines(nodes: int) -> None:
 def test_processes_that_nobody_starts_are_refused(settings: dict[str, Any], world: World | None, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         places(world=world, **{"accelerator": "cpu", **settings})
-    assert str(caught.value) == message
+    assert str(caught.value) == f"train: {message}"
 
 
 @without_gpu

@@ -15,7 +15,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.data.reading import read_split
 from rfdetr.devices import multiplies_bfloat16
-from rfdetr.errors import ConfigError
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.models.detector import Detector
 from rfdetr.training.epoch import REGULAR, EpochReport
@@ -249,11 +248,6 @@ def test_precision_is_the_number_format_of_the_forward_pass(dots: Path, tmp_path
         losses[precision] = run.step.mean_losses()["loss"]
     assert losses["auto"] == losses["bf16" if multiplies_bfloat16() else "32"]
     assert losses["32"] != losses["bf16"] == pytest.approx(losses["32"], rel=0.05)
-
-
-def test_half_precision_needs_a_gpu(dots: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'"):
-        opened(dots, tmp_path, precision="fp16")
 
 
 # Evaluation

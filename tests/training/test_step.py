@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rfdetr.config.runs import TrainConfig
-from rfdetr.errors import ConfigError, TrainingError
+from rfdetr.errors import TrainingError
 from rfdetr.models.detector import Detector
 from rfdetr.training.state import Progress
 from rfdetr.training.step import TrainingStep, by_kind
 
-from .tiny import CPU, TINY, assert_close, gradients_of, tiny_config, train_tiny
+from .tiny import CPU, TINY, assert_close, gradients_of, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,3 @@ def test_rates_are_those_of_the_last_step(settings: dict[str, Any], expected: di
     config = TrainConfig.from_dict({"dataset_dir": "data", **rates, **settings})
     progress = Progress(seed=0, num_images=8, images_per_step=4, step=4)
     assert TrainingStep(Detector(TINY), config, progress, 5, CPU).rates() == pytest.approx(expected)
-
-
-def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, tmp_path, precision="fp16")
-    with pytest.raises(ConfigError, match=r"^precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'$"):
-        TrainingStep(Detector(TINY), config, Progress(0, 8, 4), 5, CPU)

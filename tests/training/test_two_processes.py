@@ -35,6 +35,7 @@ def said(half_empty: Path, dots: Path, folder: Path) -> list[str]:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
     return done.stdout.splitlines()
 
 

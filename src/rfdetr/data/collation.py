@@ -41,12 +41,10 @@ def on_device(batch: ImageBatch, device: torch.device) -> ImageBatch:
 def _reduce(batch: ImageBatch) -> tuple[Any, ...]:
     targets = [(t["boxes"].numpy(), t["labels"].numpy(), t["orig_size"].numpy(), t["image_id"]) for t in batch.targets]
     masks = torch.cat([t["masks"] for t in batch.targets]) if "masks" in batch.targets[0] else None
-    return _rebuild, (batch.images, targets, masks, batch.padding_mask)
+    return _rebuild, (batch.images, targets, masks)
 
 
-def _rebuild(
-    images: Tensor, targets: list[tuple[Any, ...]], masks: Tensor | None, padding_mask: Tensor | None
-) -> ImageBatch:
+def _rebuild(images: Tensor, targets: list[tuple[Any, ...]], masks: Tensor | None) -> ImageBatch:
     fields = [(*map(torch.from_numpy, arrays), image_id) for *arrays, image_id in targets]
     rebuilt: list[Target] = [
         {"boxes": boxes, "labels": labels, "orig_size": orig_size, "image_id": image_id}
@@ -55,7 +53,7 @@ def _rebuild(
     if masks is not None:
         for target, own in zip(rebuilt, masks.split([len(target["boxes"]) for target in rebuilt]), strict=True):
             target["masks"] = own
-    return ImageBatch(images, rebuilt, padding_mask)
+    return ImageBatch(images, rebuilt)
 
 
 ForkingPickler.register(ImageBatch, _reduce)

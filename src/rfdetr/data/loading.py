@@ -199,7 +199,6 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
-    persistent_workers: bool | None = None,
     prefetch_factor: int | None = None,
 ) -> Loader:
     """Yields ImageBatches of the images of a rank: over all ranks, each image exactly once.
@@ -214,6 +213,5 @@ def evaluation_loader(
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        persistent_workers=num_workers > 0 if persistent_workers is None else persistent_workers,
         prefetch_factor=prefetch_factor,
     )

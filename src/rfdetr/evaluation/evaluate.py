@@ -114,7 +114,6 @@ def run_all(
         world_size=world_size,
         pin_memory=device.type == "cuda" and pin_memory is not False,
         prefetch_factor=prefetch_factor,
-        persistent_workers=False,
     )
     evaluators = {name: CocoEvaluator(annotations, max_dets, results) for name in detectors}
     unreadable: Unreadable = {}
@@ -129,7 +128,7 @@ def run_all(
             moved = on_device(batch, device)
             for name, detector in detectors.items():
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                    outputs = detector(moved.images, moved.padding_mask, last_only=observe is None)
+                    outputs = detector(moved.images, last_only=observe is None)
                 if observe:
                     observe(name, outputs, moved)
                 sizes = torch.stack([target["orig_size"] for target in batch.targets])

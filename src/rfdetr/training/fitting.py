@@ -13,7 +13,7 @@ from rfdetr.distributed import gathered, rank_and_world_size
 from rfdetr.errors import ConfigError
 from rfdetr.models.detector import Detector
 from rfdetr.training.checkpoints import copy_bytes
-from rfdetr.training.memory import GIB, PeakMemory, held_memory, return_gpu_memory, usable_memory
+from rfdetr.training.memory import GIB, PeakMemory, held_memory, is_out_of_memory, return_gpu_memory, usable_memory
 from rfdetr.training.rehearsal import densest_steps, evaluate_few, on_stage, remedies
 from rfdetr.training.step import exchange_bytes
 
@@ -105,7 +105,9 @@ class Trial:
         for batch_size in self.candidates:
             try:
                 needed = self.needed(batch_size)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 needed = self.usable
             return_gpu_memory()
             needed = max(gathered(needed))

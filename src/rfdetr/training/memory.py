@@ -20,6 +20,15 @@ SECONDS_BETWEEN_LOOKS = 0.01
 FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
+# What NVIDIA's libraries say when they get no memory for themselves (lower case); torch passes it on as it is.
+_SIGNS = ("cublas_status_alloc_failed", "cudnn_status_alloc_failed", "unable to find an engine")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU has too little memory for what it was asked to do."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
+
+
 def held_memory(device: torch.device) -> int:
     """Bytes that this process holds on a device now; on the CPU without its loader processes."""
     if device.type == "cuda":

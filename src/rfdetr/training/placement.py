@@ -13,16 +13,31 @@ from rfdetr.distributed import World
 from rfdetr.errors import ConfigError
 
 
-def placement(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
+def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
     """The devices of this machine's processes, by local rank; `world` is what has been started already, if anything.
 
-    Where only the model was told a device, training stays on it.
-
     Raises:
-        ConfigError: devices or machines that are not there, or that contradict what has been started.
+        ConfigError: names everything at once that is asked for and not here, or contradicts what has been started.
     """
+    problems = []
+    for look in (
+        lambda: _device(config, settings),
+        lambda: _check_world(config, world),
+        lambda: _check_precision(config, settings),
+        lambda: _check_strategy(config, settings, world),
+        lambda: _check_resume(config),
+    ):
+        try:
+            look()
+        except ConfigError as error:
+            problems.append(str(error))
+    refuse("train", list(dict.fromkeys(problems)))  # a device that is not there is missed by several
+    return _placement(config, settings, world)
+
+
+def _placement(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
+    """Where only the model was told a device, training stays on it."""
     device = _device(config, settings)
-    _check_world(config, world)
     if config.devices != "auto" and not isinstance(config.devices, int):
         return _listed(config.devices, device)
     if world is not None:
@@ -42,28 +57,6 @@ def _sees_its_own_alone() -> bool:
     """Whether this process was given one GPU, as by `srun --gpus-per-task=1`; torchrun shows all to each."""
     is_given = "CUDA_VISIBLE_DEVICES" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
     return is_given and torch.cuda.device_count() == 1
-
-
-def check_machine(config: TrainConfig, settings: ModelSettings, world: World | None) -> list[torch.device]:
-    """The placement, if all that the settings ask for is here.
-
-    Raises:
-        ConfigError: names everything at once that is not.
-    """
-    problems = []
-    for look in (
-        lambda: _device(config, settings),
-        lambda: _check_world(config, world),
-        lambda: _check_precision(config, settings),
-        lambda: _check_strategy(config, settings, world),
-        lambda: _check_resume(config),
-    ):
-        try:
-            look()
-        except ConfigError as error:
-            problems.append(str(error))
-    refuse("train", list(dict.fromkeys(problems)))  # a device that is not there is missed by several
-    return placement(config, settings, world)
 
 
 def _device(config: TrainConfig, settings: ModelSettings) -> torch.device:

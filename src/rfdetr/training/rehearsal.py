@@ -1,7 +1,6 @@
 """A few steps and batches of a run, to know what all of it will take. Nothing is left changed or written."""
 
 import copy
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,13 +17,14 @@ from rfdetr.data.annotations import Annotations
 from rfdetr.data.batches import SampleRequest
 from rfdetr.data.collation import collate
 from rfdetr.data.loading import TrainingDataset
+from rfdetr.devices import num_cores
 from rfdetr.errors import ConfigError
 from rfdetr.evaluation.evaluate import run_all
 from rfdetr.models.detector import Detector
 from rfdetr.training.checkpoints import copy_bytes
 from rfdetr.training.display import duration
 from rfdetr.training.epoch import EMA, REGULAR
-from rfdetr.training.memory import PeakMemory, usable_memory
+from rfdetr.training.memory import PeakMemory, is_out_of_memory, usable_memory
 from rfdetr.training.plan import Plan, make_plan, plan_lines
 from rfdetr.training.setup import decoding_size, in_training, training_sizes
 from rfdetr.training.state import Progress
@@ -127,7 +127,9 @@ def rehearse(
     """
     try:
         return _rehearse(detector, train_split, valid_split, config, device, devices)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise ConfigError(
             f"batch_size: {config.batch_size} images at a time do not fit into the memory of {device}; try "
             f"batch_size='auto', or {remedies(config)}"
@@ -215,12 +217,13 @@ def measure(step: TrainingStep, batch: ImageBatch) -> float:
     The second micro-batch of a step finds the gradients of the first: then memory is fullest.
     """
     step([batch])
+    step.mean_losses()  # waits for the device
     batches = [batch] * min(2, step.config.grad_accum_steps)
     seconds: list[float] = []
     while not seconds or (len(seconds) < MOST_STEPS and sum(seconds) < SECONDS_OF_STEPS):
         started = time.perf_counter()
         step(batches)
-        step.mean_losses()  # waits for the device
+        step.mean_losses()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds) / len(batches)
 
@@ -268,8 +271,3 @@ def _step_seconds(usual_seconds: float, loading_seconds: float, config: TrainCon
         return computing + loading
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     return max(computing, loading / config.num_workers, (computing * threads + loading) / num_cores())
-
-
-def num_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -84,8 +84,7 @@ def train(
             run.open(model_settings)
             with run.signals:
                 while run.progress.epoch < config.epochs and not is_stalled(run.progress, config):
-                    run.train_epoch()
-                    run.close_epoch()
+                    run.close_epoch(run.train_epoch())
                 run.checkpoints.wait()
             return run.finish(test_split)
         except BaseException as error:
@@ -136,7 +135,6 @@ class Run:
         self.unreadable = UnreadableImages(self.progress.unreadable, config.max_bad_images)
         self.display = Display(config, batches.steps_per_epoch)
         self.loggers: Loggers | None = None
-        self.last_report: EpochReport | None = None
         self._saved_at = time.monotonic()
 
     def open(self, model_settings: ModelSettings) -> None:
@@ -174,8 +172,8 @@ class Run:
     def detector(self) -> Detector:
         return self.step.detector
 
-    def train_epoch(self) -> None:
-        """The steps of the epoch that are still to do.
+    def train_epoch(self) -> EpochReport:
+        """The steps of the epoch that are still to do, and what is known after them.
 
         Raises:
             Interrupted: the state is saved.
@@ -200,7 +198,7 @@ class Run:
             self.display.close_bar()
         losses = self.step.mean_losses()  # waits for the device, so the clock is read after it
         images = (self.progress.step - first_step) * self.batches.images_per_step
-        self.last_report = EpochReport(
+        return EpochReport(
             epoch=self.progress.epoch + 1,
             step=self.progress.step,
             rates=self.step.rates(),
@@ -208,15 +206,12 @@ class Run:
             images_per_second=images / (time.perf_counter() - started) if images else None,
         )
 
-    def close_epoch(self) -> None:
+    def close_epoch(self, report: EpochReport) -> None:
         """Evaluate where it is due, and leave the epoch's numbers and files.
 
         Raises:
             Interrupted: the state is saved, in which this epoch is trained and not evaluated.
         """
-        report = self.last_report
-        if report is None:
-            raise RuntimeError("an epoch is trained before it is closed")
         if any(gathered(self.signals.is_received())):
             self._stop()
         if report.epoch % self.config.eval_interval == 0 or report.epoch == self.config.epochs:

@@ -1,5 +1,6 @@
 """One training step: forward, backward, optimiser, average."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from rfdetr.config.runs import TrainConfig
 from rfdetr.data.collation import on_device
 from rfdetr.devices import autocast_dtype
 from rfdetr.distributed import gathered, rank_and_world_size
-from rfdetr.errors import ConfigError, TrainingError
+from rfdetr.errors import TrainingError
 from rfdetr.models.criterion import Losses, detection_losses, kind_of, total_loss
 from rfdetr.models.detector import Detector
 from rfdetr.models.mask_points import MaskSupervision
@@ -36,10 +37,6 @@ class Wishes(NamedTuple):
     """Of images that could not be read."""
 
 
-def no_wishes() -> Wishes:
-    return Wishes()
-
-
 class TrainingStep:
     """A step takes all micro-batches of one effective batch, so that losses are averaged over its objects as a whole.
 
@@ -53,9 +50,6 @@ class TrainingStep:
         steps_per_epoch: of the run.
         device: where the detector is.
         exchanges: whether the processes of a group share their gradients; else each is on its own.
-
-    Raises:
-        ConfigError: the device cannot train in the number format asked for.
     """
 
     def __init__(
@@ -73,8 +67,6 @@ class TrainingStep:
         self.steps_per_epoch = steps_per_epoch
         self.device = device
         self.dtype = autocast_dtype(config.precision, device)
-        if self.dtype is torch.float16 and device.type == "cpu":
-            raise ConfigError("precision: 'fp16' needs a GPU; on the CPU use 'bf16' or '32'")
         self.optimizer = build_optimizer(detector, detector.config, config)
         self.ema = Ema(detector, config.ema_decay, config.ema_tau) if config.use_ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
@@ -86,7 +78,7 @@ class TrainingStep:
         self._last_loss: OnHost | None = None
         self._last_step = (0, 0)
 
-    def __call__(self, batches: list[ImageBatch], wishes: Callable[[], Wishes] = no_wishes) -> Wishes:
+    def __call__(self, batches: list[ImageBatch], wishes: Callable[[], Wishes] = Wishes) -> Wishes:
         """Learn from all micro-batches of a step; gives what the processes want to happen next.
 
         A lone process is asked after the step, several are before it, as they exchange a number there anyway.
@@ -109,27 +101,29 @@ class TrainingStep:
     def _backward(self, batches: list[ImageBatch], wishes: Wishes) -> Wishes:
         groups = self.detector.config.group_detr
         num_boxes, votes = self._exchange([target for batch in batches for target in batch.targets], groups, wishes)
-        model = self.parallel or self.detector
         supervision = mask_supervision(self.config, _mixed(self.progress.seed, self.progress.step))
         step_losses: Losses = {}
-        granted = Wishes()
-        for host_batch, sync in zip(batches, self._synchronise_last(len(batches)), strict=True):
-            batch = on_device(host_batch, self.device)
+        for batch, sync in zip(batches, self._synchronise_last(len(batches)), strict=True):
             with sync:
-                with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                    outputs = model(batch.images, batch.padding_mask)
-                    losses = detection_losses(outputs, batch.targets, num_boxes, groups, supervision)
-                # Their copies were begun before that of the assignment, which has come.
-                self._raise_unless_finite()
-                granted = Wishes(*(vote > 0 for vote in votes.read().tolist()))
-                self.scaler.scale(total_loss(losses, loss_weights(self.config))).backward()
+                losses = self._learn_from(batch, num_boxes, supervision)
             for name, loss in losses.items():
-                step_losses[name] = step_losses.get(name, 0) + loss.detach()
+                step_losses[name] = step_losses.get(name, 0) + loss
         last_loss = total_loss(step_losses, loss_weights(self.config))
         self._last_loss = OnHost(last_loss)
         self._last_step = (self.progress.epoch + 1, self.progress.step_in_epoch + 1)
         self._record({**by_kind(step_losses), "loss": last_loss})
-        return granted
+        return Wishes(*(vote > 0 for vote in votes.read().tolist()))
+
+    def _learn_from(self, host_batch: ImageBatch, num_boxes: Tensor, supervision: MaskSupervision) -> Losses:
+        """Add a micro-batch's gradients. A method, so that its images and outputs are gone before the next one."""
+        batch = on_device(host_batch, self.device)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            outputs = (self.parallel or self.detector)(batch.images)
+            losses = detection_losses(outputs, batch.targets, num_boxes, self.detector.config.group_detr, supervision)
+        # Its copy to the host was begun before that of the assignment, which has come.
+        self._raise_unless_finite()
+        self.scaler.scale(total_loss(losses, loss_weights(self.config))).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _exchange(self, targets: list[Target], groups: int, wishes: Wishes) -> tuple[Tensor, OnHost]:
         """Objects of the step over all ranks and groups, at least 1, divided by the ranks (gradients are averaged).
@@ -226,11 +220,15 @@ def _merged(ranks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _parallel(detector: Detector, device: torch.device) -> DistributedDataParallel:
-    return DistributedDataParallel(detector, device_ids=[device] if device.type == "cuda" else None)
+    """Gradients are computed where they are exchanged, not copied there and back."""
+    devices = [device] if device.type == "cuda" else None
+    # It does so for those of 1 x 1 convolutions, whose elements lie in the same order for all that.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    return DistributedDataParallel(detector, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def exchange_bytes(detector: Detector, config: TrainConfig, devices: int) -> int:
-    """What DistributedDataParallel holds to exchange gradients: all of them a second time."""
+    """What DistributedDataParallel holds more at most: its gradients stay when those of a lone process are let go."""
     if devices == 1 and config.strategy != "ddp":
         return 0
     return sum(parameter.nbytes for parameter in detector.parameters() if parameter.requires_grad)
