@@ -21,7 +21,8 @@ def postprocess(
     """The `num_select` best (query, class) pairs of each image, best first; ties go to the lower query.
 
     There is no suppression of overlaps (set prediction needs none): one query may appear with several classes.
-    `orig_sizes` are (height, width) of the original images. With a threshold, only what scores above it.
+    `orig_sizes` are (height, width) of the original images. With a threshold, only what scores above it, on the host;
+    masks stay on the device.
     """
     logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
     num_classes = logits.shape[-1]
@@ -32,10 +33,16 @@ def postprocess(
     chosen = boxes.gather(1, queries.unsqueeze(-1).expand(-1, -1, 4))
     sizes: Float[Tensor, "B 1 2"] = orig_sizes.to(boxes).unsqueeze(1)
     pixels = to_pixels(chosen, sizes)
+    if threshold is not None:
+        # How many are kept decides about shapes, for which the host would wait at each of them.
+        pixels, scores, labels, queries = (values.cpu() for values in (pixels, scores, labels, queries))
     found = []
     for image in range(len(scores)):
         kept = slice(None) if threshold is None else scores[image] > threshold
-        masks = outputs["pred_masks"].of(image, queries[image, kept]).float() if "pred_masks" in outputs else None
+        masks = None
+        if "pred_masks" in outputs:
+            chosen_masks = queries[image, kept].to(logits.device, non_blocking=True)
+            masks = outputs["pred_masks"].of(image, chosen_masks).float()
         found.append(Predictions(pixels[image, kept], scores[image, kept], labels[image, kept], masks))
     return found
 
