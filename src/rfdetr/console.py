@@ -6,16 +6,12 @@ import sys
 
 def say(message: str) -> None:
     """One line of progress or result, on standard output at once."""
-    if not is_heard():
-        return
-    try:
-        print(message, flush=True)
-    except BrokenPipeError:  # whoever read it has gone, as `head` does; the work goes on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if is_heard():
+        show(message + "\n")
 
 
 def show(text: str) -> None:
-    """A text of many lines, on standard output; whoever reads it may stop before the end."""
+    """A text, on standard output; whoever reads it may stop before the end, as `head` does, and the work goes on."""
     # Names of files that are not text come as lone surrogates, which no encoding has.
     encoding = sys.stdout.encoding or "utf-8"
     try:
