@@ -6,7 +6,7 @@
 Training is `train()` on drawn images with 7 objects each: loading, forward and backward pass, losses, clipping,
 optimiser and average all count. Where its time goes is read in the warm-up round, in which the host waits for the
 device between the parts, so that their sum is a little more than a step. The largest batch is guessed from the memory
-of the first, then tried. Prediction is `predict()` on images in memory.
+of the first, then tried by one side after the other. Prediction is `predict()` on images in memory.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class Clock:
         import torch
 
         if self.device != "cuda":
-            return {"memory": psutil.Process().memory_info().rss, "card": 0}
+            return {"memory": psutil.Process().memory_info().rss, "card": psutil.virtual_memory().total}
         return {"memory": torch.cuda.max_memory_reserved(), "card": torch.cuda.mem_get_info()[1]}
 
 
@@ -213,12 +213,15 @@ class Bench:
                     del running[name]
         for side in sides.values():
             side.process.kill()
+            side.process.wait()  # its memory on the card is free then
         return found
 
-    def train(self, case: str, batches: dict[str, int]) -> dict[str, list[Any]]:
+    def train(self, case: str, batches: dict[str, int], by_turns: bool = True) -> dict[str, list[Any]]:
+        """Both sides by turns, or one after the other, each with the card to itself."""
         rounds = self.given.rounds
-        sides = {name: self.start(name, "train", case, batch) for name, batch in batches.items()}
-        found = self.ask(sides, rounds)
+        found: dict[str, list[Any]] = {}
+        for names in [list(batches)] if by_turns else [[name] for name in batches]:
+            found |= self.ask({name: self.start(name, "train", case, batches[name]) for name in names}, rounds)
         rates = {
             name: [batches[name] / each["seconds"] for each in results[1:]]
             for name, results in found.items()
@@ -239,11 +242,12 @@ class Bench:
         """Memory grows with the batch; what does not grow makes the guess too small rather than too large."""
         batches = {}
         for name, results in first.items():
-            if results and results[-1]["card"]:
+            if results:
                 last = results[-1]
-                batches[name] = int(self.given.batch * SHARE_OF_CARD * last["card"] / last["memory"]) // 8 * 8
+                fitting = int(self.given.batch * SHARE_OF_CARD * last["card"] / last["memory"]) // 8 * 8
+                batches[name] = min(fitting, self.given.batch * self.given.room)
         if batches:
-            self.train(case, batches)
+            self.train(case, batches, by_turns=False)
 
     def predict(self, case: str, batch: int, number_format: str) -> None:
         sides = {name: self.start(name, "predict", case, batch, number_format) for name in self.pythons}
