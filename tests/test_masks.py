@@ -3,7 +3,7 @@ import pytest
 from jaxtyping import Bool, Float64
 from pycocotools import mask as pycocotools
 
-from rfdetr.masks import Rle, Segmentation, crop, decode, encode, from_runs, run_lengths, to_rle
+from rfdetr.masks import Rle, Segmentation, decode, encode, from_runs, run_lengths, seen, to_rle
 
 Region = tuple[float, float, float, float]  # xyxy in pixels of the image
 
@@ -37,15 +37,13 @@ def random_polygon(rng: np.random.Generator, size_hw: tuple[int, int]) -> Float6
     return polygon
 
 
-def nearest(
-    mask: Bool[np.ndarray, "height width"], region: Region, flip: bool, size: int
-) -> Bool[np.ndarray, "size size"]:
-    """The pixel of the mask under the centre of each pixel of the crop."""
+def nearest(mask: Bool[np.ndarray, "height width"], region: Region, size: int) -> Bool[np.ndarray, "size size"]:
+    """The pixel of the mask under the centre of each pixel of the input."""
     x1, y1, x2, y2 = region
     centers = (np.arange(size) + 0.5) / size
     rows, columns = np.floor(y1 + centers * (y2 - y1)).astype(int), np.floor(x1 + centers * (x2 - x1)).astype(int)
-    seen: Bool[np.ndarray, "size size"] = mask[np.ix_(rows, columns[::-1] if flip else columns)]
-    return seen
+    under: Bool[np.ndarray, "size size"] = mask[np.ix_(rows, columns)]
+    return under
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -114,48 +112,40 @@ def test_what_is_no_code(counts: bytes) -> None:
 
 
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
-@pytest.mark.parametrize("flip", [False, True], ids=["", "mirrored"])
 @pytest.mark.parametrize("size", [64, 200])
-def test_a_crop_of_code_shows_the_pixel_under_each_center(region: Region, flip: bool, size: int) -> None:
+def test_a_region_of_code_shows_the_pixel_under_each_center(region: Region, size: int) -> None:
     rle = to_rle([TRIANGLE], SIZE_HW)
-    assert np.array_equal(crop(rle, SIZE_HW, region, flip, size), nearest(decode(rle), region, flip, size))
+    assert np.array_equal(seen(rle, SIZE_HW, region, (size, size)), nearest(decode(rle), region, size))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_crop_of_scattered_pixels_too(seed: int) -> None:
+def test_a_region_of_scattered_pixels_too(seed: int) -> None:
     (mask,) = random_masks(seed, 1)
     height, width = mask.shape
     (rle,) = encode(mask[None])
     region = (0.2 * width, 0.1 * height, 0.9 * width, 0.7 * height)
-    assert np.array_equal(crop(rle, mask.shape, region, True, 99), nearest(mask, region, True, 99))
+    assert np.array_equal(seen(rle, mask.shape, region, (99, 99)), nearest(mask, region, 99))
 
 
 def test_polygons_on_the_whole_image_at_its_own_size_are_drawn_as_they_are() -> None:
-    seen = crop([TRIANGLE, SQUARE], (100, 100), (0.0, 0.0, 100.0, 100.0), False, 100)
-    assert np.array_equal(seen, decode(to_rle([TRIANGLE, SQUARE], (100, 100))))
+    drawn = seen([TRIANGLE, SQUARE], (100, 100), (0.0, 0.0, 100.0, 100.0), (100, 100))
+    assert np.array_equal(drawn, decode(to_rle([TRIANGLE, SQUARE], (100, 100))))
 
 
 @pytest.mark.parametrize("region", REGIONS.values(), ids=REGIONS)
-@pytest.mark.parametrize("flip", [False, True], ids=["", "mirrored"])
-def test_a_crop_of_polygons_shows_what_one_of_their_code_does(region: Region, flip: bool) -> None:
+def test_a_region_of_polygons_shows_what_one_of_their_code_does(region: Region) -> None:
     """But for the edge, where code has the steps of its pixels."""
     size_hw = (90 * 40, 120 * 40)
     polygons = [TRIANGLE * 40]
     x1, y1, x2, y2 = (40 * side for side in region)
     forms: list[Segmentation] = [polygons, to_rle(polygons, size_hw)]
-    a, b = (crop(form, size_hw, (x1, y1, x2, y2), flip, 100) for form in forms)
+    a, b = (seen(form, size_hw, (x1, y1, x2, y2), (100, 100)) for form in forms)
     assert (a != b).sum() <= 0.02 * max(a.sum(), 100)
-
-
-def test_a_mirrored_crop_is_the_mirror_image() -> None:
-    plain = crop([TRIANGLE], SIZE_HW, (13.7, 20.2, 71.9, 78.4), False, 64)
-    assert plain.any()
-    assert np.array_equal(crop([TRIANGLE], SIZE_HW, (13.7, 20.2, 71.9, 78.4), True, 64), plain[:, ::-1])
 
 
 def test_the_size_of_the_image_costs_nothing() -> None:
     side = 60_000  # 3.6 GB as a bitmap
     rle = Rle(size=[side, side], counts=from_runs([30_000 * side, 30_000 * side], (side, side))["counts"])
-    seen = crop(rle, (side, side), (0.0, 0.0, float(side), float(side)), False, 100)
-    assert seen[:, 50:].all()
-    assert not seen[:, :50].any()
+    mask = seen(rle, (side, side), (0.0, 0.0, float(side), float(side)), (100, 100))
+    assert mask[:, 50:].all()
+    assert not mask[:, :50].any()

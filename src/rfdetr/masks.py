@@ -81,18 +81,6 @@ def boxes(rles: Sequence[Rle]) -> Float64[np.ndarray, "N 4"]:
     return found
 
 
-def crop(
-    segmentation: Segmentation,
-    size_hw: tuple[int, int],
-    crop_xyxy: tuple[float, float, float, float],
-    flip: bool,
-    size: int,
-) -> Bool[np.ndarray, "size size"]:
-    """What a region of an image of `size_hw` shows of an object, at the size of the input; mirrored with `flip`."""
-    mask = seen(segmentation, size_hw, crop_xyxy, (size, size))
-    return mask[:, ::-1] if flip else mask
-
-
 def seen(
     segmentation: Segmentation,
     size_hw: tuple[int, int],

@@ -14,37 +14,35 @@ from rfdetr.errors import ImageError
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "channels", "bits"),
+    ("name", "mode"),
     [
-        ("a.jpg", "RGB", 3, 8),
-        ("a.jpg", "L", 1, 8),
-        ("a.jpg", "CMYK", 4, 8),
-        ("a.png", "RGBA", 4, 8),
-        ("a.png", "LA", 2, 8),
-        ("a.png", "P", 1, 8),
-        ("a.png", "1", 1, 1),
-        ("a.png", "I;16", 1, 16),
-        ("a.tif", "I;16", 1, 16),
-        ("a.tif", "F", 1, 32),
-        ("a.tif", "I", 1, 32),
-        ("a.tif", "RGB", 3, 8),
-        ("a.webp", "RGB", 3, 8),
-        ("a.bmp", "RGB", 3, 8),
-        ("a.gif", "P", 1, 8),
+        ("a.jpg", "RGB"),
+        ("a.jpg", "L"),
+        ("a.jpg", "CMYK"),
+        ("a.png", "RGBA"),
+        ("a.png", "P"),
+        ("a.png", "1"),
+        ("a.png", "I;16"),
+        ("a.tif", "I;16"),
+        ("a.tif", "F"),
+        ("a.tif", "RGB"),
+        ("a.webp", "RGB"),
+        ("a.bmp", "RGB"),
+        ("a.gif", "P"),
     ],
 )
-def test_what_a_file_holds(tmp_path: Path, name: str, mode: str, channels: int, bits: int) -> None:
+def test_size_and_format(tmp_path: Path, name: str, mode: str) -> None:
     Image.new(mode, (7, 5)).save(tmp_path / name)
     kind = {"jpg": "JPEG", "tif": "TIFF"}.get(name[2:], name[2:].upper())
-    assert read_header(tmp_path / name) == Header((5, 7), (5, 7), channels, bits, kind)
+    assert read_header(tmp_path / name) == Header((5, 7), (5, 7), kind)
 
 
 def test_pictures_that_pillow_does_not_know(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((5, 7, 6), dtype=np.uint16))
-    assert read_header(tmp_path / "a.npy") == Header((5, 7), (5, 7), 6, 16, "NPY")
+    assert read_header(tmp_path / "a.npy") == Header((5, 7), (5, 7), "NPY")
     options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 7, 6), np.uint16), extratags=[(274, "H", 1, 6, True)], **options)
-    assert read_header(tmp_path / "a.tif") == Header((5, 7), (7, 5), 6, 16, "TIFF")
+    assert read_header(tmp_path / "a.tif") == Header((5, 7), (7, 5), "TIFF")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
@@ -56,13 +54,6 @@ def test_the_size_is_that_of_the_decoded_picture(tmp_path: Path, name: str, orie
     header = read_header(tmp_path / name)
     assert header.size_hw == picture_hw(decode(tmp_path / name, upright=False)) == (5, 7)
     assert header.upright_size_hw == picture_hw(decode(tmp_path / name))
-
-
-def test_frames_are_counted(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (7, 5), colour) for colour in ("red", "blue", "green")]
-    for name in ("a.gif", "a.webp", "a.png", "a.tif"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        assert read_header(tmp_path / name).num_frames == 3
 
 
 def test_pixels_are_not_decoded_and_no_size_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from rfdetr.evaluation import coco_metrics, results_file
 from rfdetr.evaluation.coco_metrics import CocoEvaluator
 from rfdetr.evaluation.results import EvaluationResult
 from rfdetr.evaluation.results_file import ResultsFile
-from rfdetr.masks import crop, encode
+from rfdetr.masks import encode, seen
 from rfdetr.models.postprocess import full_size_masks
 from rfdetr.types import Predictions
 
@@ -119,7 +119,7 @@ def moved_objects(truth: Annotations, image: int, rng: np.random.Generator) -> P
     objects, size_hw = truth.training_objects(image), truth.size_hw(image)
     height, width = size_hw
     region = (0.0, 0.0, float(width), float(height))
-    masks = [crop(outline, size_hw, region, flip=False, size=80) for outline in objects.segmentations or []]
+    masks = [seen(outline, size_hw, region, (80, 80)) for outline in objects.segmentations or []]
     shifts = rng.integers(-1, 2, (len(masks), 2))
     moved = [np.roll(mask, shift, axis=(0, 1)) for mask, shift in zip(masks, shifts.tolist(), strict=True)]
     logits = torch.from_numpy(np.array(moved) - 0.5).float()

@@ -29,8 +29,8 @@ def test_each_size_has_its_weights(size: str, name: str) -> None:
     assert default_file(size).name == name
 
 
-def test_every_preset_has_weights_under_apache() -> None:
-    assert all(default_file(size).licence == "Apache-2.0" for size in PRESETS)
+def test_every_preset_has_weights() -> None:
+    assert all(default_file(size).size == size for size in PRESETS)
 
 
 def test_files_are_told_apart_by_name_path_and_digest() -> None:

@@ -91,13 +91,21 @@ class Annotations:
         """What there is to find in image `index`: no crowd regions, and no boxes without area inside the image."""
         start = int(self.offsets[index])
         rows = slice(start, int(self.offsets[index + 1]))
-        boxes_xywh = self.boxes_xywh[rows]
-        height, width = self.size_hw(index)
-        corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1).astype(np.float32)
-        boxes = corners.clip(0, np.array([width, height, width, height], np.float32))
-        sides = boxes[:, 2:] - boxes[:, :2]
-        kept = (sides[:, 0] * sides[:, 1] > 0) & ~self.is_crowd[rows]
+        boxes, has_area = boxes_inside(self.boxes_xywh[rows], self.sizes_hw[index : index + 1])
+        kept = has_area & ~self.is_crowd[rows]
         labels = self.labels[rows][kept]
         if self.segmentations is None:
             return Objects(boxes[kept], labels, None)
         return Objects(boxes[kept], labels, [self.segmentations[start + row] for row in np.flatnonzero(kept).tolist()])
+
+
+def boxes_inside(
+    boxes_xywh: Float64[np.ndarray, "M 4"], sizes_hw: Int64[np.ndarray, "#M 2"]
+) -> tuple[Float32[np.ndarray, "M 4"], Bool[np.ndarray, "M"]]:
+    """Corners of boxes, clipped to images of these sizes, and whether they have an area there.
+
+    In the precision that is trained in: of a narrow box it may leave nothing.
+    """
+    corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1).astype(np.float32)
+    boxes = corners.clip(0, np.tile(sizes_hw[:, ::-1], 2).astype(np.float32))
+    return boxes, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) > 0

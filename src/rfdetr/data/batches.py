@@ -10,6 +10,8 @@ from jaxtyping import Int64
 # Offsets from the model's own resolution, in blocks of patch_size x num_windows pixels.
 _OFFSETS = range(-3, 5)
 _EXPANDED_OFFSETS = range(-5, 6)
+_LEAST_STEPS = 5
+"""Of an epoch."""
 
 
 def multi_scale_sizes(resolution: int, block_size: int, expanded: bool) -> list[int]:
@@ -35,6 +37,11 @@ def images_of_rank(
     if shards is None or world_size == 1:
         return np.arange(rank, num_images, world_size)
     return np.array_split(np.argsort(shards, kind="stable"), world_size)[rank]
+
+
+def steps_per_epoch(num_images: int, images_per_step: int, at_least: int = _LEAST_STEPS) -> int:
+    """The last one is filled up; a dataset too small for `at_least` is repeated."""
+    return max(-(-num_images // images_per_step), at_least)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class EpochBatches:
     """Global step -> size of its samples."""
     shards: Int64[np.ndarray, "N"] | None = None
     """Which shard each image lies in. None: each is a file of its own."""
-    min_steps: int = 5
+    min_steps: int = _LEAST_STEPS
     epoch: int = 0
     start_step: int = 0
 
@@ -80,7 +87,7 @@ class EpochBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(-(-self.num_images // self.images_per_step), self.min_steps)
+        return steps_per_epoch(self.num_images, self.images_per_step, self.min_steps)
 
     def share(self) -> Int64[np.ndarray, "S N"]:
         """Image indices of this rank, for each step of the epoch."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from rfdetr.data.annotations import boxes_inside
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import RawSplit
 
@@ -66,22 +67,13 @@ def usable_boxes(
     if raw.unit == "pixels":
         is_speck = (size < 1).all(axis=1) & (end <= 1.5).all(axis=1) & (limits > 4).all(axis=1)
         leave_out(is_speck, "boxes smaller than a pixel, in fractions of the image instead of pixels?")
-    leave_out(is_nothing(start, end, limits), "boxes too narrow for numbers of 32 bits")
+    leave_out(~boxes_inside(boxes, sizes_hw)[1], "boxes too narrow for numbers of 32 bits")
     beyond = np.maximum(-start, end - limits).max(axis=1)
     reaches_out = (beyond > np.maximum(TOLERANCE, 0.01 * limits.max(axis=1))) & ~is_crowd
     for row in np.flatnonzero(reaches_out & usable).tolist():
         kind = "boxes that reach beyond their image (the part inside counts)"
         problems.warning(file, kind, f"{place(row)} has {_shown(raw, row)}")
     return usable
-
-
-def is_nothing(
-    start: Float64[np.ndarray, "M 2"], end: Float64[np.ndarray, "M 2"], limits: Int64[np.ndarray, "M 2"]
-) -> Bool[np.ndarray, "M"]:
-    """Whether nothing of a box is left in its image in the precision in which it is trained on."""
-    inside = np.concatenate([start, end], axis=1).astype(np.float32).clip(0, np.tile(limits, 2).astype(np.float32))
-    sides: np.ndarray = inside[:, 2:] - inside[:, :2]
-    return np.asarray(~(sides[:, 0] * sides[:, 1] > 0))
 
 
 def _shown(raw: RawSplit, row: int) -> str:

@@ -4,7 +4,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
@@ -25,15 +25,6 @@ def samples_per_pixel(image: Image.Image) -> int:
     return int(tags.get(_SAMPLES_PER_PIXEL, len(image.getbands())))
 
 
-def bits_per_sample(image: Image.Image) -> int:
-    """Of a file that is opened and not decoded yet."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
-    if has_sixteen_bits(image) or image.mode.startswith("I;16"):
-        return 16
-    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
-
-
 def _rawmode(image: Image.Image) -> str:
     """How the pixels lie in the file, in Pillow's words."""
     if not isinstance(image, PngImagePlugin.PngImageFile | TiffImagePlugin.TiffImageFile) or not image.tile:
@@ -50,7 +41,7 @@ def has_sixteen_bits(image: Image.Image) -> bool:
 def loses_bits(image: TiffImagePlugin.TiffImageFile, num_channels: int) -> bool:
     """Whether Pillow would leave out bits or wanted channels of a TIFF that tifffile can read."""
     num_bands = len(image.getbands())
-    if num_bands > 1 and bits_per_sample(image) == 16 and not has_sixteen_bits(image):
+    if num_bands > 1 and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16 and not has_sixteen_bits(image):
         return True
     return samples_per_pixel(image) == num_channels != num_bands
 
@@ -100,12 +91,12 @@ def read_npy(content: BinaryIO, path: str | Path | None) -> Pixels:
     return in_known_range(pixels)
 
 
-def npy_header(content: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array of a `.npy` file."""
+def npy_shape(content: BinaryIO) -> tuple[int, ...]:
+    """Of the array of a `.npy` file."""
     version = np.lib.format.read_magic(content)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(content)
-    return shape, dtype
+    shape: tuple[int, ...] = read(content)[0]
+    return shape
 
 
 class TiffPage:
@@ -114,12 +105,9 @@ class TiffPage:
     def __init__(self, content: BinaryIO) -> None:
         content.seek(0)
         # A quarter of a second that other pictures do not need.
-        self.file = import_module("tifffile").TiffFile(content)
-        self.page = self.file.pages[0]
+        self.page = import_module("tifffile").TiffFile(content).pages[0]
         self.size_hw = (int(self.page.imagelength), int(self.page.imagewidth))
         self.orientation = int(tag.value) if (tag := self.page.tags.get("Orientation")) else 1
-        self.num_channels = int(self.page.samplesperpixel)
-        self.bits = int(self.page.bitspersample)
 
     def read(self) -> Pixels:
         """As stored, not turned.

@@ -199,17 +199,11 @@ def _contrast(thumbnails: UInt8[np.ndarray, "K side side"]) -> Float32[np.ndarra
 
 def groups_of(pairs: Pairs) -> list[list[int]]:
     """Rows that are linked by pairs, each group sorted."""
-    leader: dict[int, int] = {}
-
-    def find(row: int) -> int:
-        while leader.setdefault(row, row) != row:
-            leader[row] = leader[leader[row]]
-            row = leader[row]
-        return row
-
+    group_of: dict[int, list[int]] = {}
     for one, other in pairs.tolist():
-        leader[find(other)] = find(one)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for row in sorted(leader):
-        groups[find(row)].append(row)
-    return list(groups.values())
+        groups = group_of.setdefault(one, [one]), group_of.setdefault(other, [other])
+        if groups[0] is not groups[1]:
+            fewer, more = sorted(groups, key=len)
+            more += fewer
+            group_of.update(dict.fromkeys(fewer, more))
+    return sorted(sorted(group) for row, group in group_of.items() if row == group[0])

@@ -165,7 +165,7 @@ def _cut(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Pixels
     """A region that has parts beyond the image, which are of the mean colour, in one resize."""
     (top, bottom), (left, right) = (_seen(geometry, source.size_hw, size_hw, axis) for axis in (0, 1))
     if bottom <= top or right <= left:
-        return _mean_of(resample(source.picture, source.size_hw, whole_image(source.size_hw).crop_xyxy, size_hw))
+        return _blank(source, size_hw)
     x1, y1, _, _ = geometry.crop_xyxy
     step_x, step_y = geometry.extent[0] / size_hw[1], geometry.extent[1] / size_hw[0]
     box = np.array([x1 + left * step_x, y1 + top * step_y, x1 + right * step_x, y1 + bottom * step_y])
@@ -194,8 +194,10 @@ def _mean_color(pixels: Pixels) -> Shaped[np.ndarray, "1 1 channels"]:
     return color
 
 
-def _mean_of(pixels: Pixels) -> Pixels:
-    filled: Pixels = np.broadcast_to(_mean_color(pixels), pixels.shape).copy()
+def _blank(source: Source, size_hw: tuple[int, int]) -> Pixels:
+    """Where nothing of the image is seen: its mean colour."""
+    whole = resample(source.picture, source.size_hw, whole_image(source.size_hw).crop_xyxy, size_hw)
+    filled: Pixels = np.broadcast_to(_mean_color(whole), whole.shape).copy()
     return filled
 
 
@@ -206,8 +208,8 @@ def _turn(source: Source, geometry: Geometry, size_hw: tuple[int, int]) -> Pixel
     corners = _moved(np.array([[-1.0, -1], [width + 1, -1], [width + 1, height + 1], [-1, height + 1]]), back)
     limits = np.array(source.size_hw[::-1], dtype=np.float64)
     (x1, y1), (x2, y2) = corners.min(axis=0).clip(0, limits), corners.max(axis=0).clip(0, limits)
-    if x2 - x1 < 1 or y2 - y1 < 1:  # nothing of the image is seen
-        return _mean_of(resample(source.picture, source.size_hw, (0.0, 0.0, limits[0], limits[1]), size_hw))
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        return _blank(source, size_hw)
     region, (x1, y1, x2, y2) = nearest_region(source.picture, source.size_hw, (x1, y1, x2, y2))
     near_wh = np.array([(x2 - x1) * width, (y2 - y1) * height]) / geometry.extent
     near_width, near_height = (max(1, math.ceil(side)) for side in near_wh)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from rfdetr.data.channels import Pixels
-from rfdetr.data.resampling import picture_hw, resample
+from rfdetr.data.resampling import resized
 
 # ImageNet's channel statistics, as DINOv2 was trained with.
 MEAN = (0.485, 0.456, 0.406)
@@ -58,6 +58,4 @@ def normalize(images: Shaped[Tensor, "*B C height width"]) -> Float[Tensor, "*B 
 
 def squeezed(picture: Pixels, resolution: int) -> Shaped[Tensor, "C resolution resolution"]:
     """The pixels of the picture as a square, made with antialiasing."""
-    height, width = picture_hw(picture)
-    whole = (0.0, 0.0, float(width), float(height))
-    return to_pixels(resample(picture, (height, width), whole, (resolution, resolution)))
+    return to_pixels(resized(picture, (resolution, resolution)))

@@ -95,14 +95,19 @@ def resample(
     return _in_pillow(picture, lambda image: image.resize(output_wh, Image.Resampling.BILINEAR, box=box))
 
 
+def resized(picture: Picture, output_hw: tuple[int, int]) -> Picture:
+    """The whole picture, by one antialiased bilinear resize."""
+    height, width = picture_hw(picture)
+    return resample(picture, (height, width), (0.0, 0.0, float(width), float(height)), output_hw)
+
+
 def smaller(picture: Picture, longest_side: int) -> Picture:
     """The picture with no side longer than that, its aspect ratio kept."""
     height, width = picture_hw(picture)
     scale = longest_side / max(height, width)
     if scale >= 1:
         return picture
-    output_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return resample(picture, (height, width), (0.0, 0.0, float(width), float(height)), output_hw)
+    return resized(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _in_pillow(pixels: Picture, change: Callable[[Image.Image], Image.Image]) -> Picture:

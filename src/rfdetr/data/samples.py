@@ -15,7 +15,6 @@ give the same each time, so augmentation has no place in it (use `augment`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,10 @@ from rfdetr import masks as mask_ops
 from rfdetr.config.runs import Split
 from rfdetr.config.values import Samples, name_of_callable
 from rfdetr.data.headers import read_header
-from rfdetr.data.images import array_picture, decode, to_picture
+from rfdetr.data.images import array_picture, decode, reasons, to_picture
 from rfdetr.data.problems import Problems, brief
 from rfdetr.data.raw import Category, Outlines, RawSplit, SplitFiles
 from rfdetr.data.resampling import Picture, picture_hw, reduce, reduction
-from rfdetr.errors import ImageError
 
 
 def splits_of(dataset: Samples | Mapping[str, Samples]) -> dict[Split, SplitFiles]:
@@ -59,13 +57,8 @@ class SamplePictures:
 
     def load(self, index: int, at_least: int | None = None) -> Picture:
         given = self.samples[int(self.rows[index])][0]
-        load = partial(_picture, given, self.num_channels, at_least, self.max_megapixels)
-        try:
-            return load()
-        except ImageError as error:
-            raise ImageError(f"{self.name(index)}: {error}") from None
-        except Exception as error:
-            raise ImageError(f"{self.name(index)}: {str(error) or type(error).__name__}") from None
+        with reasons(self.name(index)):
+            return _picture(given, self.num_channels, at_least, self.max_megapixels)
 
     def configured(self, num_channels: int, max_megapixels: float | None) -> "SamplePictures":
         return replace(self, num_channels=num_channels, max_megapixels=max_megapixels)
@@ -111,7 +104,6 @@ Code = tuple[bytes, tuple[int, int]]
 class _Reader:
     samples: Samples
     raw: RawSplit
-    problems: Problems
     masks: bool
     names: list[str] | None
     label_of: dict[str, int] = field(default_factory=dict)
@@ -173,7 +165,7 @@ def read(files: SplitFiles, masks: bool, problems: Problems) -> RawSplit:
         outlines=Outlines() if masks else None,
         place=lambda raw, row: f"sample {raw.image_ids[raw.images[row]]} object {raw.object_ids[row]}",
     )
-    reader = _Reader(samples, raw, problems, masks, None if names is None else [str(name) for name in names])
+    reader = _Reader(samples, raw, masks, None if names is None else [str(name) for name in names])
     for index in range(len(samples)):
         try:
             reader.take(index)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from rfdetr.data.annotations import Annotations
+from rfdetr.data.annotations import Annotations, boxes_inside
 
 SMALL, LARGE = 32.0, 96.0
 """Sides of the boxes that part small from medium from large ones, in pixels (COCO)."""
@@ -59,11 +59,8 @@ class SplitStatistics:
 
 def statistics(split: Annotations) -> SplitStatistics:
     images = np.repeat(np.arange(len(split)), np.diff(split.offsets))
-    corner, size = split.boxes_xywh[:, :2], split.boxes_xywh[:, 2:]
-    limits = split.sizes_hw[images, ::-1].astype(np.float32)
-    corners = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-    boxes = corners.clip(0, np.tile(limits, 2))
-    kept = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) > 0) & ~split.is_crowd
+    boxes, has_area = boxes_inside(split.boxes_xywh, split.sizes_hw[images])
+    kept = has_area & ~split.is_crowd
     return SplitStatistics(
         num_classes=split.classes.num_classes,
         sizes_hw=split.sizes_hw,

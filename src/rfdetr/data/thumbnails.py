@@ -30,12 +30,6 @@ class Look:
     thumbnails: UInt8[np.ndarray, "K side side"]
     unreadable: list[tuple[int, str]]
     """Numbers of those that could not, and why."""
-    num_pictures: int
-    """Of all splits."""
-
-    @property
-    def is_sample(self) -> bool:
-        return len(self.pictures) + len(self.unreadable) < self.num_pictures
 
 
 def look(splits: Sequence[Pictures], lengths: Sequence[int], seconds: float | None) -> Look:
@@ -50,7 +44,7 @@ def look(splits: Sequence[Pictures], lengths: Sequence[int], seconds: float | No
         return [(number, _thumbnail(splits[split], row, deadline is None)) for number, split, row in chunk]
 
     with ThreadPoolExecutor() as pool:
-        return _collect(pool.map(work, chunks), len(order))
+        return _collect(pool.map(work, chunks))
 
 
 def _order(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -63,7 +57,7 @@ def _order(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
     return [place[1:] for place in sorted(places)]
 
 
-def _collect(parts: Iterable[list[tuple[int, Thumbnail | str]]], num_pictures: int) -> Look:
+def _collect(parts: Iterable[list[tuple[int, Thumbnail | str]]]) -> Look:
     seen: dict[int, Thumbnail] = {}
     unreadable: list[tuple[int, str]] = []
     for part in parts:
@@ -74,7 +68,7 @@ def _collect(parts: Iterable[list[tuple[int, Thumbnail | str]]], num_pictures: i
                 seen[number] = found
     numbers = sorted(seen)
     thumbnails = np.array([seen[number] for number in numbers], np.uint8).reshape(-1, SIDE, SIDE)
-    return Look(np.array(numbers, np.int64), thumbnails, sorted(unreadable), num_pictures)
+    return Look(np.array(numbers, np.int64), thumbnails, sorted(unreadable))
 
 
 def _thumbnail(pictures: Pictures, row: int, in_full: bool) -> Thumbnail | str:

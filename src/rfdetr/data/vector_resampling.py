@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rfdetr.data.resampling import Picture, Region, picture_hw, resample
+from rfdetr.data.resampling import Picture, Region, resized
 
 
 def resample_region(picture: Picture, region: Region, output_hw: tuple[int, int]) -> Picture:
@@ -12,10 +12,9 @@ def resample_region(picture: Picture, region: Region, output_hw: tuple[int, int]
     left, top, right, bottom = region
     part = picture[top:bottom, left:right]
     if part.dtype != np.uint8:
-        height, width = picture_hw(part)
-        return resample(part, (height, width), (0.0, 0.0, float(width), float(height)), output_hw)
+        return resized(part, output_hw)
     # In rows, and memory that it may write to, is what torch wants.
     channels_first = torch.from_numpy(np.require(part, requirements=["C", "W"])).permute(2, 0, 1)
-    resized = F.interpolate(channels_first[None], output_hw, mode="bilinear", align_corners=False, antialias=True)
-    pixels: Picture = resized[0].permute(1, 2, 0).numpy()
+    output = F.interpolate(channels_first[None], output_hw, mode="bilinear", align_corners=False, antialias=True)
+    pixels: Picture = output[0].permute(1, 2, 0).numpy()
     return pixels

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 
 from rfdetr.data.annotations import Annotations
+from rfdetr.data.segmentations import taken
 from rfdetr.evaluation.detections import DetectionTable
 
 MIN_IOU = 0.5
@@ -54,9 +55,8 @@ def match(truth: Annotations, detections: DetectionTable) -> tuple[Bool[np.ndarr
 def overlaps(truth: Annotations, detections: DetectionTable) -> Overlaps:
     num_labels = 1 + max(truth.labels.max(initial=0), detections.labels.max(initial=0))
     images = np.unique(detections.images)
-    counts = np.diff(truth.offsets)[images]
-    present = np.repeat(truth.offsets[images] - counts.cumsum() + counts, counts) + np.arange(counts.sum())
-    keys = np.repeat(images, counts) * num_labels + truth.labels[present]
+    offsets, present = taken(truth.offsets, images)
+    keys = np.repeat(images, np.diff(offsets)) * num_labels + truth.labels[present]
     order = np.argsort(keys, kind="stable")
     wanted = detections.images * num_labels + detections.labels
     first = np.searchsorted(keys[order], wanted, side="left")

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from rfdetr.config.model import ModelConfig
 from rfdetr.config.presets import PRESETS
 from rfdetr.config.runs import Split, TrainConfig
+from rfdetr.data.batches import steps_per_epoch
 from rfdetr.data.copies import Copies
 from rfdetr.data.statistics import NARROW, SplitStatistics, all_box_sizes, narrow_share
 
@@ -18,7 +19,6 @@ _MANY_NARROW = 0.05  # part of the boxes
 _WORTH_IT = 0.8  # of the narrow boxes: a resolution that leaves more is not
 _WIDE_ENOUGH = 32.0  # pixels: boxes that a smaller size finds as well
 _FEW_STEPS, _MANY_STEPS, _STEPS_PER_EPOCH = 2_000, 100_000, 20
-_LEAST_STEPS = 5  # of an epoch: smaller datasets are repeated
 _MOST_EPOCHS = 300
 _FEW_IMAGES, _FEW_OBJECTS, _FEW_SCORED = 200, 20, 100
 _RARE = 1 / 50  # of the most frequent class
@@ -159,10 +159,10 @@ def _steps(numbers: Numbers) -> Iterator[Advice]:
         TrainConfig.model_fields[name].default for name in ("batch_size", "grad_accum_steps", "epochs")
     )
     settings: dict[str, Any] = {}
-    before = _steps_per_epoch(train.num_images, batch * accum)
+    before = steps_per_epoch(train.num_images, batch * accum)
     text = f"{train.num_images} training images are {before} steps of {batch} x {accum} images per epoch"
     fewer = max(1, min(accum, train.num_images // (batch * _STEPS_PER_EPOCH)))
-    steps = _steps_per_epoch(train.num_images, batch * fewer)
+    steps = steps_per_epoch(train.num_images, batch * fewer)
     if fewer < accum and steps > before:
         settings["grad_accum_steps"] = fewer
         text += f"; grad_accum_steps={fewer} makes it {steps}"
@@ -175,10 +175,6 @@ def _steps(numbers: Numbers) -> Iterator[Advice]:
         text += f"; epochs={settings['epochs']} makes {total:,} steps in all (with {epochs}: {epochs * steps:,})"
     if settings:
         yield Advice(text + ".", settings)
-
-
-def _steps_per_epoch(images: int, images_per_step: int) -> int:
-    return max(_LEAST_STEPS, ceil(images / images_per_step))
 
 
 def _augmentation(numbers: Numbers) -> Iterator[Advice]:

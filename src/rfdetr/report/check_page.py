@@ -14,12 +14,12 @@ from PIL import Image
 from rfdetr.config.runs import Split
 from rfdetr.data.copies import Place
 from rfdetr.data.images import to_eight_bits
-from rfdetr.data.resampling import smaller
 from rfdetr.data.statistics import all_box_sizes
 from rfdetr.errors import ImageError
 from rfdetr.report.check_pictures import Tile
 from rfdetr.report.check_text import copies_sentence, headline
 from rfdetr.report.dataset_check import Check, median, shown
+from rfdetr.report.ground_truth import small_picture
 from rfdetr.report.marks import color_of
 
 _TEMPLATE = "check_page.html.jinja"
@@ -131,7 +131,7 @@ def _pairs(check: Check) -> Iterator[Pair]:
 def _source(check: Check, place: Place) -> str:
     split = next(own for name, own in check.splits.items() if name == place.split)
     try:
-        picture = smaller(split.pictures.load(place.row, _PAIR_SIDE), _PAIR_SIDE)
+        picture = small_picture(split, place.row, _PAIR_SIDE)
     except ImageError:
         return ""
     return data_uri(to_eight_bits(picture))

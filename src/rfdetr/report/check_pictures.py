@@ -9,10 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from rfdetr.config.runs import Split
 from rfdetr.data.annotations import Annotations
 from rfdetr.data.images import to_eight_bits
-from rfdetr.data.resampling import smaller
 from rfdetr.data.statistics import SplitStatistics
 from rfdetr.errors import ImageError
-from rfdetr.report.ground_truth import caption, pick_samples, truth
+from rfdetr.report.ground_truth import caption, pick_samples, small_picture, truth
 from rfdetr.report.marks import DARK, PAPER, draw_marks, drawable, mark_of
 
 SIDE = 480
@@ -54,7 +53,7 @@ def chosen(split: Annotations, numbers: SplitStatistics, count: int) -> list[int
 
 def _tile(name: Split, split: Annotations, row: int) -> Tile | None:
     try:
-        image = to_eight_bits(smaller(split.pictures.load(row, SIDE), SIDE))
+        image = to_eight_bits(small_picture(split, row, SIDE))
     except ImageError:  # among the problems
         return None
     scale = SIDE / max(image.size)

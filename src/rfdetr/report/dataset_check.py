@@ -127,27 +127,21 @@ def _report_missing(dataset: Dataset, config: CheckConfig, problems: Problems) -
         )
 
 
-def brief(
-    splits: Mapping[Split, Annotations], model: ModelConfig | None = None, eval_max_dets: int | None = None
-) -> list[str]:
-    """Splits in a few lines, at the start of training; no picture is opened.
-
-    Without a model nothing is said of its limits.
-    """
+def brief(splits: Mapping[Split, Annotations], model: ModelConfig, eval_max_dets: int) -> list[str]:
+    """Splits in a few lines, at the start of training; no picture is opened."""
     numbers = {name: statistics(split) for name, split in splits.items()}
     lines = [f"{name}: {_summary(own)}" for name, own in numbers.items()]
     everything = list(numbers.values())
-    if model is not None:
-        counts = np.concatenate([np.zeros(0, np.int64), *(own.objects_per_image for own in everything)])
-        limits = {"num_queries": model.num_queries, "num_select": model.num_select, "eval_max_dets": eval_max_dets}
-        over = {name: limit for name, limit in limits.items() if limit is not None and (counts > limit).any()}
-        if over:
-            names = " and ".join(f"{name}={limit}" for name, limit in over.items())
-            images = images_that_have(counts > min(over.values()))
-            lines.append(f"{images} more objects than {names}: up to {counts.max()}")
-        shares = size_shares(all_box_sizes(everything, model.resolution), model.resolution)
-        if shares.narrow > 0.05:
-            lines.append(f"{shares.narrow:.0%} of the boxes are narrower than {NARROW:g} pixels at {model.resolution}")
+    counts = np.concatenate([np.zeros(0, np.int64), *(own.objects_per_image for own in everything)])
+    limits = {"num_queries": model.num_queries, "num_select": model.num_select, "eval_max_dets": eval_max_dets}
+    over = {name: limit for name, limit in limits.items() if (counts > limit).any()}
+    if over:
+        names = " and ".join(f"{name}={limit}" for name, limit in over.items())
+        images = images_that_have(counts > min(over.values()))
+        lines.append(f"{images} more objects than {names}: up to {counts.max()}")
+    shares = size_shares(all_box_sizes(everything, model.resolution), model.resolution)
+    if shares.narrow > 0.05:
+        lines.append(f"{shares.narrow:.0%} of the boxes are narrower than {NARROW:g} pixels at {model.resolution}")
     return lines
 
 
@@ -174,7 +168,7 @@ def to_json(check: Check) -> dict[str, Any]:
             "num_select": model.num_select,
             "eval_max_dets": check.config.eval_max_dets,
         },
-        "boxes": {name: _rounded(value) for name, value in vars(check.boxes).items()},
+        "boxes": {name: round(value, 4) for name, value in vars(check.boxes).items()},
         "pictures": check.copies and _pictures_json(check.copies),
         "problems": [vars(problem) for problem in check.problems],
         "advice": [{"message": line.message, "settings": dict(line.settings)} for line in check.advice],
@@ -206,10 +200,6 @@ def _split_json(check: Check, name: Split) -> dict[str, Any]:
 
 def median(counts: Any) -> float:
     return float(np.median(counts)) if len(counts) else 0.0
-
-
-def _rounded(value: float) -> float:
-    return round(value, 4)
 
 
 def _pictures_json(copies: Copies) -> dict[str, Any]:

@@ -18,7 +18,6 @@ class PublishedFile:
     path: str
     md5: str
     size: str
-    licence: str = "Apache-2.0"
 
 
 # The first file of a size is its default.
