@@ -90,6 +90,9 @@ def test_an_empty_settings_file_has_no_settings(tmp_path: Path) -> None:
             b"epochs: 3\n\tlr: 1\n", "not YAML in line 2: found character '\\t' that cannot start any token", id="tab"
         ),
         pytest.param(b"- 1\n- 2\n", "expected lines `setting: value`, got a list", id="list"),
+        pytest.param(b"? [a]\n: 1\n", "not YAML in line 1: a key that is no text", id="list as a name"),
+        pytest.param(b"a: " + b"[" * 5000, "not YAML: brackets in brackets without end", id="endless"),
+        pytest.param(b"a: 1\nb: \0", "not YAML in line 2: special characters are not allowed", id="control"),
         pytest.param(b"train", "expected lines `setting: value`, got a str", id="word"),
         pytest.param(b"name: \xff\xfe", "not a text file in UTF-8", id="not text"),
     ],

@@ -12,7 +12,7 @@ import yaml
 from rfdetr.errors import ConfigError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place: a reader sees the old file or the new.
 
     Raises:
@@ -66,12 +66,8 @@ def make_folder(path: Path, setting: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: _write_utf8(temporary, text))
-
-
-def _write_utf8(path: Path, text: str) -> None:
     # File names that are not text come as lone surrogates; escaped they are still JSON.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -82,16 +78,38 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True))
 
 
-class _UniqueNames(yaml.SafeLoader):
-    """YAML in which no name comes twice; of two values, PyYAML would silently take the last."""
+class UniqueKeys(yaml.constructor.BaseConstructor):
+    """For loaders of YAML: a key is a word and comes once; of two values, PyYAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Settings(UniqueKeys, yaml.SafeLoader):
+    pass
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader | yaml.BaseLoader]) -> Any:
+    """Raises:
+    ValueError: not YAML; the message has the line.
+    """
+    try:
+        return yaml.load(text, loader)  # noqa: S506 - makes nothing but numbers, text, lists and mappings
+    except yaml.reader.ReaderError as error:
+        raise ValueError(f"not YAML in line {text[: error.position].count(chr(10)) + 1}: {error.reason}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"not YAML{line}: {getattr(error, 'problem', error)}") from None
+    except RecursionError:
+        raise ValueError("not YAML: brackets in brackets without end") from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -101,15 +119,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: no such file, not YAML or a name twice (with the line), or not a mapping of names to values.
     """
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _UniqueNames)  # noqa: S506 - a safe loader
+        settings = parse_yaml(path.read_text(encoding="utf-8"), _Settings)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}: not YAML{line}: {getattr(error, 'problem', error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):

@@ -6,8 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from rfdetr.api import RFDETR
 from rfdetr.config.commands import PredictConfig
 from rfdetr.console import say, warn
@@ -51,7 +49,7 @@ def predict_files(model: RFDETR, config: PredictConfig) -> None:
         for (file, picture), detections in zip(chunk, found, strict=True):
             rows.append(to_json(str(file), detections))
             drawn = draw_detections(to_eight_bits(picture), detections)
-            write_atomically(output_dir / names[file], lambda path, drawn=drawn: _save(drawn, path))  # type: ignore[misc]
+            write_atomically(output_dir / names[file], partial(drawn.save, format="JPEG", quality=92))
     if not rows:
         raise ImageError("none of the images can be read")
     write_json(output_dir / RESULTS, rows)
@@ -107,7 +105,3 @@ def _decoded(file: Path, num_channels: int) -> Picture | ImageError:
         return decode(file, num_channels=num_channels)
     except ImageError as error:
         return error
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    image.save(path, format="JPEG", quality=92)

@@ -91,12 +91,8 @@ def fetch_current(address: str) -> Path | None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(copy.with_name(f"{name}.lock")):
         if not copy.exists() or copy.read_bytes() != content:
-            write_atomically(copy, lambda temporary: _write(temporary, content))
+            write_atomically(copy, lambda temporary: temporary.write_bytes(content))
     return copy
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _mirror(folder: str) -> Path:
@@ -125,7 +121,7 @@ def _attempted(address: str, fetch: Callable[[Any, str], Any]) -> Any:
             raise
         except Exception as error:  # every protocol has exceptions of its own
             reason = error
-    raise DatasetError(f"{address}: cannot be fetched: {reason or type(reason).__name__}")
+    raise DatasetError(f"{address}: cannot be fetched: {str(reason) or type(reason).__name__}")
 
 
 def _file_system(address: str) -> tuple[Any, str]:

@@ -42,7 +42,7 @@ def check_number(unreadable: Unreadable, split: str, num_images: int, limit: int
 
 
 def number_line(unreadable: Mapping[str, Unreadable]) -> str | None:
-    """`cannot be read: 3 images of train (others take their places), 1 of valid (left out)`; None if all can."""
+    """`images that cannot be read: 3 of train (others take their places), 1 of valid (left out)`; None if all can."""
     parts = [
         f"{len(found)} of {split} ({'others take their places' if split == 'train' else 'left out'})"
         for split, found in unreadable.items()

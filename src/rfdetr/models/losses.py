@@ -1,4 +1,4 @@
-"""Loss terms as pure functions: tensors in, one scalar out; no state, no device moves, no distributed calls."""
+"""Loss terms as pure functions: tensors in, a sum per layer out; no state, no device moves, no distributed calls."""
 
 from typing import Any
 

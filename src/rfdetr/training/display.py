@@ -17,7 +17,7 @@ from rfdetr.training.state import Progress
 
 
 class Display:
-    """`epoch  3/30  loss 12.34  val 11.80  mAP 0.412 (ema 0.430)  mAP50 0.655  35.2 images/s  1m 40s left`.
+    """`epoch  3/30  loss 12.340  val 11.800  mAP 0.412 (ema 0.430)  mAP50 0.655  35.2 images/s  1m 40s left`.
 
     Of a segmentation model: `mask mAP 0.412 (ema 0.430)  mask mAP50 0.655  box mAP 0.471`.
     """

@@ -6,6 +6,7 @@ model_name      the public class, as RFDETRNano
 model_config    the architecture, in the published form
 config          ModelConfig
 class_table     ClassTable
+rfdetr_version  of the package that wrote it
 run             state of the training run (`checkpoint.pth` and `checkpoint_<N>.pth` only)
 
 A `.safetensors` file holds the same: the weights as its tensors, the rest as JSON in its metadata.

@@ -188,24 +188,13 @@ class _Reader:
         is_crowd = row.get("iscrowd")
         if is_crowd not in (0, 1, None, "0", "1"):
             self._leave_out("annotations whose 'iscrowd' is not 0 or 1 (taken as 0)", self._entry("annotations", row))
-        raw = self.raw
         number = row.get("id")
         if type(number) is not int or not -_ID_LIMIT < number < _ID_LIMIT:
             number = -_ID_LIMIT - self.counts["annotations"]
-        raw.images.append(NOWHERE)
-        raw.labels.append(NOWHERE)
         self.image_keys.append(image)
         self.category_keys.append(category)
-        raw.boxes.fromlist(box)
-        raw.areas.append(_area(row.get("area")))
-        raw.is_crowd.append(is_crowd in (1, "1"))
-        raw.has_outline.append(bool(polygons or code))
-        raw.object_ids.append(number)
-        if raw.outlines is not None:
-            if code:
-                raw.outlines.add_code(*code)
-            else:
-                raw.outlines.add_polygons(polygons)
+        area, is_group = _area(row.get("area")), is_crowd in (1, "1")
+        self.raw.add_object(NOWHERE, NOWHERE, box, number, area=area, is_crowd=is_group, polygons=polygons, code=code)
 
     def _box(
         self, row: dict[str, Any], polygons: list[list[float]], code: tuple[bytes, tuple[int, int]] | None

@@ -13,7 +13,7 @@ from typing import IO
 
 from rfdetr.config.runs import Split
 from rfdetr.data.cleaning import check_share
-from rfdetr.data.formats.folders import VALIDATION_NAMES, Presence, alike
+from rfdetr.data.formats.folders import SPLIT_NAMES, Presence, alike
 from rfdetr.data.formats.named_classes import NamedClasses
 from rfdetr.data.problems import Problems, brief
 from rfdetr.data.raw import Outlines, RawSplit, SplitFiles
@@ -32,7 +32,6 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SIZE = ("width", "height")
 _REQUIRED = ("filename", "class", *_CORNERS)
 _DELIMITERS = (",", ";", "\t", "|")
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": VALIDATION_NAMES, "test": ("test",)}
 _FILES_OF_SPLIT = (
     *("{}/_annotations.csv", "{}/annotations.csv", "{}/labels.csv", "{}_labels.csv", "{}_annotations.csv", "{}.csv"),
     *("annotations/{}.csv", "annotations/{}_labels.csv"),
@@ -45,7 +44,7 @@ _LOOKED_AT = 20  # rows that show where the images lie
 def find(root: Path, _problems: Problems) -> dict[Split, SplitFiles]:
     """The splits of a dataset. Empty where there are no such tables."""
     found: dict[Split, SplitFiles] = {}
-    for split, names in _SPLIT_NAMES.items():
+    for split, names in SPLIT_NAMES.items():
         files = ((name, _found(root, form.format(name))) for name in names for form in _FILES_OF_SPLIT)
         match = next(((name, file) for name, file in files if _is_ours(file)), None)
         if match:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from rfdetr.config.runs import Split
 from rfdetr.data.locating import IMAGE_SUFFIXES, is_file
 
 VALIDATION_NAMES = ("valid", "val", "validation")
 """What people call the split `valid`."""
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": VALIDATION_NAMES, "test": ("test",)}
 
 
 def suffix_of(name: str) -> str:

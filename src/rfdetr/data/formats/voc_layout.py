@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats.folders import VALIDATION_NAMES, child, images_among, list_files, list_folders
+from rfdetr.data.formats.folders import SPLIT_NAMES, child, images_among, list_files, list_folders
 from rfdetr.data.problems import Problems
 from rfdetr.data.raw import SplitFiles
 
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": VALIDATION_NAMES, "test": ("test",)}
 _SET_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "trainval"),
     "valid": ("val", "valid"),
@@ -27,20 +26,16 @@ class VocParts:
     """A text file with the stems of the split's XML files; without one it has all."""
 
 
-def find(root: Path, problems: Problems) -> dict[Split, SplitFiles]:
+def find(root: Path, _problems: Problems) -> dict[Split, SplitFiles]:
     """The splits of a dataset. Empty where there are no annotations of this format."""
     if not root.is_dir():
         return {}
-    try:
-        return _split_folders(root) or next(filter(None, map(_devkit, _devkit_folders(root))), {})
-    except OSError as error:
-        problems.error(error.filename or root, f"cannot be read: {error.strerror}")
-        return {}
+    return _split_folders(root) or next(filter(None, map(_devkit, _devkit_folders(root))), {})
 
 
 def _split_folders(root: Path) -> dict[Split, SplitFiles]:
     found: dict[Split, SplitFiles] = {}
-    for split, names in _SPLIT_NAMES.items():
+    for split, names in SPLIT_NAMES.items():
         place = next(filter(None, (_place(child(root, name)) for name in names)), None)
         if place:
             found[split] = _split_files(root, split, *place)

@@ -10,6 +10,7 @@ import yaml
 from rfdetr.config.runs import Split
 from rfdetr.data.formats.folders import VALIDATION_NAMES, list_files, read_text, same_text, suffix_of
 from rfdetr.data.problems import Problems, brief
+from rfdetr.files import UniqueKeys, parse_yaml
 
 _USUAL_NAMES = ("data.yaml", "data.yml")
 _SUFFIXES = (".yaml", ".yml")
@@ -36,18 +37,8 @@ class DataFile:
     """Numbers of key points that follow each box."""
 
 
-class _Text(yaml.BaseLoader):
-    """YAML whose values all are text, so that classes may be called `no`, `1` or `null`; no key comes twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is no text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+class _Text(UniqueKeys, yaml.BaseLoader):
+    """YAML whose values all are text, so that classes may be called `no`, `1` or `null`."""
 
 
 def find_data_file(root: Path) -> Path | None:
@@ -66,7 +57,7 @@ def find_data_file(root: Path) -> Path | None:
 
 def _reads_like_one(file: Path) -> bool:
     try:
-        content = _parse(read_text(file))
+        content = parse_yaml(read_text(file), _Text)
     except ValueError:
         return False
     return isinstance(content, dict) and not content.keys().isdisjoint(("names", "train"))
@@ -75,7 +66,7 @@ def _reads_like_one(file: Path) -> bool:
 def read_data_file(file: Path, problems: Problems) -> DataFile | None:
     """None where it is unusable, which has been noted as an error."""
     try:
-        content = _parse(read_text(file))
+        content = parse_yaml(read_text(file), _Text)
     except ValueError as error:
         problems.error(file, str(error))
         return None
@@ -90,22 +81,6 @@ def read_data_file(file: Path, problems: Problems) -> DataFile | None:
         except ValueError as error:
             problems.error(file, str(error))
     return DataFile(file, *values) if len(values) == 4 else None
-
-
-def _parse(text: str) -> Any:
-    """Raises:
-    ValueError: not YAML; the message has the line.
-    """
-    try:
-        return yaml.load(text, _Text)  # noqa: S506 - makes nothing but text, lists and mappings
-    except yaml.YAMLError as error:
-        if isinstance(error, yaml.reader.ReaderError):
-            raise ValueError(f"not YAML in line {text[: error.position].count(chr(10)) + 1}: {error.reason}") from None
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"not YAML{line}: {getattr(error, 'problem', error)}") from None
-    except RecursionError:
-        raise ValueError("not YAML: brackets in brackets without end") from None
 
 
 def _names(content: Mapping[str, Any]) -> tuple[str, ...]:

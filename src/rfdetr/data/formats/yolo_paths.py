@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfdetr.config.runs import Split
-from rfdetr.data.formats.folders import VALIDATION_NAMES, alike, is_inside, suffix_of
+from rfdetr.data.formats.folders import SPLIT_NAMES, alike, is_inside, suffix_of
 from rfdetr.data.formats.yolo_file import DataFile
 from rfdetr.data.problems import Problems
 
 Sources = tuple[Path, ...]
 """Folders of images, or text files with their paths."""
-
-_USUAL_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": VALIDATION_NAMES, "test": ("test",)}
 
 
 _DRIVE = re.compile("^[A-Za-z]:/")
@@ -37,7 +35,7 @@ def locate(data: DataFile, problems: Problems) -> tuple[Path, dict[Split, Source
     places = _places(data)
     place = next((place for place in places if _has_any(data, place)), places[0])
     found: dict[Split, Sources] = {}
-    for split in _USUAL_FOLDERS:
+    for split in SPLIT_NAMES:
         if split in data.splits:
             found[split] = _named(data, split, place, problems)
         elif usual := _usual(split, place):
@@ -75,7 +73,7 @@ def _seen_from(folder: str, path: str) -> str | None:
 
 
 def _has_any(data: DataFile, place: _Place) -> bool:
-    for split in _USUAL_FOLDERS:
+    for split in SPLIT_NAMES:
         if _usual(split, place):
             return True
         for entry in data.splits.get(split, ("", ()))[1]:
@@ -89,7 +87,7 @@ def _has_any(data: DataFile, place: _Place) -> bool:
 
 def _usual(split: Split, place: _Place) -> Path | None:
     """Where a split lies that has no key."""
-    ends = (parts for name in _USUAL_FOLDERS[split] for parts in ((name, "images"), ("images", name)))
+    ends = (parts for name in SPLIT_NAMES[split] for parts in ((name, "images"), ("images", name)))
     folders = (alike(place.base, parts) for parts in ends)
     return next((Path(folder) for folder in folders if os.path.isdir(folder)), None)  # noqa: PTH112 - as _exists()
 
