@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from rfdetr.types import LayerOutputs, MaskLogits, Target
 # Fixed: they shape the assignment, not the gradient, and do not follow the loss weights.
 COST_CLASS, COST_BBOX, COST_GIOU = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0
-SHARED_FROM = 20
-"""Objects of an image from which on its assignments are shared by threads."""
 
 
 @dataclass(frozen=True)
@@ -149,27 +146,23 @@ _Pairs = tuple[np.ndarray, np.ndarray]
 def _assignments(costs: Sequence[np.ndarray], groups: int) -> list[list[_Pairs]]:
     """Per layer and image, for the costs [layers, objects, queries] of each image.
 
-    The device waits meanwhile, so images with many objects are shared by the threads that torch would use: scipy lets
-    others run. With few objects handing over takes longer than to solve.
+    Shared by the threads that torch would use, as all of them would wait: scipy lets others run meanwhile.
     """
-    solve = partial(_assign, groups=groups)
+    jobs = [(cost[layer], groups) for layer in range(len(costs[0])) for cost in costs]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        # Those of the pool begin at once, the others when they are asked for.
-        begun = [(pool.map if cost.shape[1] >= SHARED_FROM else map)(solve, cost) for cost in costs]
-        per_image = [list(layers) for layers in begun]
-    return [list(images) for images in zip(*per_image, strict=True)]
+        solved = list(pool.map(_assign, *zip(*jobs, strict=True)))
+    return [solved[first : first + len(costs)] for first in range(0, len(solved), len(costs))]
 
 
 def _assign(cost: np.ndarray, groups: int) -> _Pairs:
     """For the costs [objects, queries] of one layer and image."""
     from scipy.optimize import linear_sum_assignment
 
-    objects, size = cost.shape[0], cost.shape[1] // groups
-    # As scipy would have each of them: it turns, copies and converts others, which here takes as long as to solve them.
-    by_group = np.ascontiguousarray(cost.reshape(objects, groups, size).swapaxes(0, 1), dtype=np.float64)
-    pairs = np.stack([linear_sum_assignment(own) for own in by_group], axis=1)
-    target, query = np.take_along_axis(pairs, pairs[1:].argsort(axis=-1), axis=-1)
-    return (query + size * np.arange(groups)[:, None]).ravel(), target.ravel()
+    size = cost.shape[1] // groups
+    # With queries as rows, so that pairs come in their order.
+    pairs = [linear_sum_assignment(own.T) for own in np.split(cost, groups, axis=1)]
+    query = np.concatenate([own + group * size for group, (own, _) in enumerate(pairs)])
+    return query, np.concatenate([target for _, target in pairs])
 
 
 def _finite(cost: np.ndarray) -> np.ndarray:
